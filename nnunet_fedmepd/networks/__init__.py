@@ -1,0 +1,1 @@
+"""The network: modality-specific encoders, region-aware fusion decoder, anchor calibration, auxiliary decoder."""

@@ -1,0 +1,273 @@
+"""FedMEPDNet: the whole network of one site, built from nnU-Net's plans (Liu et al. 2025, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from nnunet_fedmepd.errors import ConfigurationError, DatasetError, ModalityError
+from nnunet_fedmepd.maths.parameters import FilterGroup
+from nnunet_fedmepd.networks.auxiliary import AuxiliaryDecoder
+from nnunet_fedmepd.networks.blocks import BlockSettings, filter_groups
+from nnunet_fedmepd.networks.calibration import CALIBRATION_MODES, AnchorCalibration, CalibrationMode
+from nnunet_fedmepd.networks.decoder import FusionDecoder
+from nnunet_fedmepd.networks.encoders import ModalityEncoder
+
+
+class TrainingOutput(NamedTuple):
+    """What the loss and the anchors need; lists run from high to low resolution."""
+
+    segmentation: Tensor  # (B, H, *space) logits
+    region_maps: list[Tensor]  # per scale (B, H, *space) logits
+    auxiliary: Tensor | None  # (B, M, H, *space) logits; None outside training
+    fused: list[Tensor]  # per scale (B, C, *space), detached
+
+
+@dataclass(frozen=True)
+class NetworkParts:
+    """The names of a network's parameters, by the role they play in the federation.
+
+    Attributes:
+        encoders: modality -> its encoder's parameters; exchanged with the owners of the modality.
+        fusion_decoder: the decoder's parameters; exchanged filter by filter.
+        calibration: attention layers; never leave the site.
+        auxiliary_decoder: used in training only; never leaves the site.
+    """
+
+    encoders: dict[str, tuple[str, ...]]
+    fusion_decoder: tuple[str, ...]
+    calibration: tuple[str, ...]
+    auxiliary_decoder: tuple[str, ...]
+
+
+class FedMEPDNet(nn.Module):
+    """Modality-specific encoders, region-aware fusion decoder, anchor calibration, auxiliary decoder.
+
+    Keyword arguments up to `nonlin_kwargs` are those of nnU-Net's `arch_kwargs` for a PlainConvUNet, in 2D or 3D.
+
+    Args:
+        input_channels: image channels; must equal the number of `modalities`.
+        num_classes: segmentation heads.
+        modalities: owned modalities, in the order of the image channels.
+        canonical_modalities: all modalities of the federation; fixes the decoder's shape at every site.
+        overlapping_regions: heads are overlapping regions (nnU-Net's region-based training).
+        n_anchors_per_class: K anchors per class and scale.
+        calibration: `replace` (published) | `residual` | `off`.
+        calibration_heads: attention heads (published: 8).
+        calibration_head_width: width of a head; None: that of the features (published).
+        calibration_dropout: on attention weights in training (published: 0.1).
+        deep_supervision: return a `TrainingOutput` instead of the segmentation logits.
+
+    A channel that is zero everywhere in a case is an absent modality of that case: it contributes zero features.
+
+    Raises:
+        ModalityError: `modalities` are doubled, none, not canonical, or not as many as `input_channels`.
+        ConfigurationError: an unknown calibration mode.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        n_stages: int,
+        features_per_stage: Sequence[int] | int,
+        conv_op: type[_ConvNd],
+        kernel_sizes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        n_conv_per_stage: Sequence[int] | int,
+        n_conv_per_stage_decoder: Sequence[int] | int,
+        conv_bias: bool = False,
+        norm_op: type[nn.Module] | None = None,
+        norm_op_kwargs: dict[str, Any] | None = None,
+        dropout_op: type[nn.Module] | None = None,
+        dropout_op_kwargs: dict[str, Any] | None = None,
+        nonlin: type[nn.Module] | None = None,
+        nonlin_kwargs: dict[str, Any] | None = None,
+        modalities: Sequence[str] = (),
+        canonical_modalities: Sequence[str] = (),
+        overlapping_regions: bool = False,
+        n_anchors_per_class: int = 4,
+        calibration: CalibrationMode = "residual",
+        calibration_heads: int = 2,
+        calibration_head_width: int | None = None,
+        calibration_dropout: float = 0.0,
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_modalities(modalities, canonical_modalities, input_channels)
+        if calibration not in CALIBRATION_MODES:
+            raise ConfigurationError(f"calibration is {calibration!r}; expected one of {list(CALIBRATION_MODES)}.")
+        self.modalities, self.canonical_modalities = tuple(modalities), tuple(canonical_modalities)
+        settings = BlockSettings(
+            conv_op,
+            conv_bias,
+            norm_op,
+            norm_op_kwargs or {},
+            dropout_op,
+            dropout_op_kwargs or {},
+            nonlin,
+            nonlin_kwargs or {},
+        )
+        widths = _per_stage(features_per_stage, n_stages)
+        convs = _per_stage(n_conv_per_stage, n_stages)
+        decoder_convs = _per_stage(n_conv_per_stage_decoder, n_stages - 1)
+        self.strides = [list(stride) for stride in strides]
+        self.encoders = nn.ModuleDict(
+            {m: ModalityEncoder(settings, widths, kernel_sizes, strides, convs) for m in self.modalities}
+        )
+        owned = [self.canonical_modalities.index(m) for m in self.modalities]
+        self.decoder = FusionDecoder(
+            settings,
+            widths,
+            kernel_sizes,
+            strides,
+            decoder_convs,
+            owned,
+            len(self.canonical_modalities),
+            num_classes,
+            overlapping_regions,
+        )
+        self.decoder.deep_supervision = deep_supervision
+        n_regions = num_classes + overlapping_regions
+        self.calibrations = nn.ModuleList(
+            AnchorCalibration(
+                width,
+                n_regions,
+                n_anchors_per_class,
+                calibration_heads,
+                calibration,
+                calibration_head_width,
+                calibration_dropout,
+            )
+            for width in widths
+        )
+        self.auxiliary = AuxiliaryDecoder(settings, widths, kernel_sizes, strides, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor | TrainingOutput:
+        """Segment `images` (B, M, *space), channels in the order of `modalities`.
+
+        Returns:
+            logits (B, H, *space), or a `TrainingOutput` under deep supervision.
+
+        Raises:
+            DatasetError: the number of channels is not that of the owned modalities.
+        """
+        if images.shape[1] != len(self.modalities):
+            raise DatasetError(
+                "The image does not have the channels that this model was trained with",
+                expected=f"{len(self.modalities)} channels: {', '.join(self.modalities)}",
+                found=f"{images.shape[1]} channels",
+                remedy="give one image file per modality, in this order; a scan that was not made is a blank "
+                "(all-zero) image",
+            )
+        present = present_modalities(images)
+        features = self._encode(images, present)
+        decoded = self.decoder(features, present, self.calibrations)
+        if not self.decoder.deep_supervision:
+            return decoded.segmentation
+        auxiliary = None
+        if self.training:
+            # A blank channel teaches the auxiliary decoder nothing: its output there is a constant.
+            auxiliary = self.auxiliary(features) * _expand(present, features[0].ndim)
+        return TrainingOutput(
+            decoded.segmentation, decoded.region_maps, auxiliary, [f.detach() for f in decoded.fused]
+        )
+
+    def _encode(self, images: Tensor, present: Tensor) -> list[Tensor]:
+        per_modality = [self.encoders[m](images[:, i : i + 1]) for i, m in enumerate(self.modalities)]
+        mask = _expand(present, images.ndim + 1)
+        return [torch.stack(scale, 1) * mask.to(scale[0].dtype) for scale in zip(*per_modality, strict=True)]
+
+    def parts(self) -> NetworkParts:
+        """Return which parameters play which role; every parameter has exactly one."""
+
+        def names(prefix: str) -> tuple[str, ...]:
+            return tuple(name for name, _ in self.named_parameters() if name.startswith(prefix + "."))
+
+        return NetworkParts(
+            encoders={m: names(f"encoders.{m}") for m in self.modalities},
+            fusion_decoder=names("decoder"),
+            calibration=names("calibrations"),
+            auxiliary_decoder=names("auxiliary"),
+        )
+
+    def decoder_filters(self) -> list[FilterGroup]:
+        """Return the filters of the fusion decoder, one group a convolution, in the order of the forward pass."""
+        return list(filter_groups(self.decoder, "decoder"))
+
+    def partly_owned_parameters(self) -> Iterator[str]:
+        """Yield the parameters that hold columns of absent modalities, where a site owns some modalities only.
+
+        Such columns get no gradient; weight decay would slowly erase them, so they must be spared it.
+        """
+        if len(self.modalities) < len(self.canonical_modalities):
+            for s in range(len(self.strides)):
+                yield f"decoder.fusions.{s}.shortcut.conv.weight"
+                yield f"decoder.fusions.{s}.gates.hidden.weight"
+                yield f"decoder.fusions.{s}.gates.weigh.weight"
+
+    @staticmethod
+    def initialize(module: nn.Module) -> None:
+        """Initialise as nnU-Net does (He normal, leaky ReLU slope 0.01); calibration initialises itself."""
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            nn.init.kaiming_normal_(module.weight, a=1e-2)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Return the number of feature-map elements of one sample in training, nnU-Net's measure of memory.
+
+        Counts what every convolution, product and attention layer puts out, auxiliary decoder included.
+        """
+        total, size = 0, list(input_size)
+        for s, stride in enumerate(self.strides):
+            size = [n // k for n, k in zip(size, stride, strict=True)]
+            total += int(torch.tensor(size).prod()) * self._channels_at_scale(s)
+        return total
+
+    def _channels_at_scale(self, scale: int) -> int:
+        fusion, calibration = self.decoder.fusions[scale], self.calibrations[scale]
+        n_modalities, n_anchors = len(self.modalities), calibration.valid.numel()
+        width, n_heads = calibration.anchors.shape[-1], fusion.region_head.out_channels
+        encoders = n_modalities * width * len(self.encoders[self.modalities[0]].stages[scale])
+        fused = width * (2 + fusion.n_regions) + n_heads
+        attention = calibration.n_heads * n_anchors + width if calibration.mode != "off" else 0
+        decoded = width * (1 + len(self.decoder.merges[scale]))
+        auxiliary = n_modalities * width * 2 if scale + 1 < len(self.strides) else 0
+        return encoders + fused + attention + decoded + auxiliary
+
+
+def present_modalities(images: Tensor) -> Tensor:
+    """Return (B, M) bool: which channels of `images` (B, M, *space) are not blank.
+
+    A patch without any signal (all background) counts as having everything: there is nothing to fuse there, but
+    attention over no modality at all would be undefined.
+    """
+    present = (images != 0).flatten(2).any(-1)
+    return present | ~present.any(1, keepdim=True)
+
+
+def _expand(present: Tensor, ndim: int) -> Tensor:
+    return present.view(*present.shape, *[1] * (ndim - 2))
+
+
+def _per_stage(value: Sequence[int] | int, n_stages: int) -> list[int]:
+    return [value] * n_stages if isinstance(value, int) else list(value)
+
+
+def _check_modalities(modalities: Sequence[str], canonical: Sequence[str], input_channels: int) -> None:
+    if not modalities or len(set(modalities)) < len(modalities) or not set(modalities) <= set(canonical):
+        raise ModalityError(
+            f"The network's modalities are {list(modalities)}; expected at least one, each once, out of the canonical "
+            f"{list(canonical)}. Plan the dataset again with FedMEPDPlanner."
+        )
+    if len(modalities) != input_channels:
+        raise ModalityError(
+            f"The plans name {len(modalities)} modalities {list(modalities)}, the dataset has {input_channels} channels. "
+            "The plans were made for another dataset: plan this one again with FedMEPDPlanner."
+        )
