@@ -5,7 +5,7 @@ Legend: B batch, C channels, L classes with background, R overlapping regions, N
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,8 +76,10 @@ def pool_by_class(
     Masks are averaged down to the resolution of the features, so that a small structure keeps its share of a coarse
     voxel instead of vanishing.
     """
-    pool = functional.adaptive_avg_pool3d if features.ndim == 5 else functional.adaptive_avg_pool2d
-    weights = pool(masks, list(features.shape[2:])).flatten(2)
+    pool: Callable[..., Tensor] = (
+        functional.adaptive_avg_pool3d if features.ndim == 5 else functional.adaptive_avg_pool2d
+    )
+    weights = pool(masks, tuple(features.shape[2:])).flatten(2)
     sums = torch.bmm(weights, features.float().flatten(2).transpose(1, 2))
     return sums, weights.sum(-1)
 
@@ -98,7 +100,9 @@ def average_by_case(
         return values.new_zeros(len(cases), *values.shape[1:]).index_add_(0, row, values)
 
     totals = [total(count) for count in counts]
-    means = [total(s) / count.clamp_min(torch.finfo(s.dtype).tiny)[..., None] for s, count in zip(sums, totals, strict=True)]
+    means = [
+        total(s) / count.clamp_min(torch.finfo(s.dtype).tiny)[..., None] for s, count in zip(sums, totals, strict=True)
+    ]
     seen = torch.stack([count > 0 for count in totals]).all(0)
     return CaseMeans(cases, tuple(means), seen)
 
@@ -152,7 +156,7 @@ def update_anchors(
 
 
 def _assign(
-    vectors: Float[Tensor, "N C"], anchors: Float[Tensor, "K C"], valid: Bool[Tensor, "K"], seed: int
+    vectors: Float[Tensor, "N C"], anchors: Float[Tensor, "K C"], valid: Bool[Tensor, " K"], seed: int
 ) -> list[int]:
     """Return the anchor that each new vector joins; a class without anchors is clustered."""
     if not len(vectors):
@@ -165,7 +169,7 @@ def _assign(
     return opened + distance.argmin(1).tolist()
 
 
-def cluster(vectors: Float[Tensor, "N C"], n_clusters: int, seed: int) -> Int[Tensor, "N"]:
+def cluster(vectors: Float[Tensor, "N C"], n_clusters: int, seed: int) -> Int[Tensor, " N"]:
     """Return the k-means cluster of each vector, numbered by first appearance; never more clusters than vectors."""
     distinct = len(np.unique(vectors.numpy(), axis=0))
     kmeans = KMeans(min(n_clusters, distinct), n_init=10, random_state=seed)

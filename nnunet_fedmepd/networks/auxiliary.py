@@ -28,19 +28,12 @@ class AuxiliaryDecoder(nn.Module):
         super().__init__()
         finer = range(len(features_per_stage) - 1)
         self.upsamplings = nn.ModuleList(
-            settings.transposed_conv_op(
-                features_per_stage[s + 1],
-                features_per_stage[s],
-                strides[s + 1],
-                strides[s + 1],
-                bias=settings.conv_bias,
-            )
-            for s in finer
+            settings.upsampling(features_per_stage[s + 1], features_per_stage[s], strides[s + 1]) for s in finer
         )
         self.merges = nn.ModuleList(
             ConvBlock(settings, features_per_stage[s], features_per_stage[s], kernel_sizes[s]) for s in finer
         )
-        self.segmentation_head = settings.conv_op(features_per_stage[0], n_heads, 1)
+        self.segmentation_head = settings.conv(features_per_stage[0], n_heads)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, M, H, *space) from per-scale features (B, M, C, *space), high to low resolution."""

@@ -30,10 +30,23 @@ class BlockSettings:
         """Number of spatial dimensions, 2 or 3."""
         return {nn.Conv2d: 2, nn.Conv3d: 3}[self.conv_op]
 
-    @property
-    def transposed_conv_op(self) -> type[_ConvTransposeNd]:
-        """The transposed convolution that matches `conv_op`."""
-        return {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[self.dim]
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int] | int = 1,
+        stride: Sequence[int] | int = 1,
+        bias: bool = True,
+    ) -> _ConvNd:
+        """Return a convolution that keeps the resolution but for its stride."""
+        kernel = [kernel_size] * self.dim if isinstance(kernel_size, int) else list(kernel_size)
+        conv: Any = self.conv_op
+        return conv(in_channels, out_channels, kernel, stride, padding=[(k - 1) // 2 for k in kernel], bias=bias)
+
+    def upsampling(self, in_channels: int, out_channels: int, stride: Sequence[int]) -> _ConvTransposeNd:
+        """Return the transposed convolution that undoes a stride."""
+        transposed_conv = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[self.dim]
+        return transposed_conv(in_channels, out_channels, list(stride), list(stride), bias=self.conv_bias)  # type: ignore[arg-type]
 
 
 class ConvBlock(nn.Module):
@@ -41,6 +54,8 @@ class ConvBlock(nn.Module):
 
     `conv` may be given ready-made (it then replaces the plain convolution, with the same output channels).
     """
+
+    conv: Any  # a module with `weight` and `bias`
 
     def __init__(
         self,
@@ -52,17 +67,7 @@ class ConvBlock(nn.Module):
         conv: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if conv is None:
-            kernel = [kernel_size] * settings.dim if isinstance(kernel_size, int) else list(kernel_size)
-            conv = settings.conv_op(
-                in_channels,
-                out_channels,
-                kernel,
-                stride,
-                padding=[(k - 1) // 2 for k in kernel],
-                bias=settings.conv_bias,
-            )
-        self.conv = conv
+        self.conv = conv or settings.conv(in_channels, out_channels, kernel_size, stride, settings.conv_bias)
         after: list[nn.Module] = []
         if settings.dropout_op is not None:
             after.append(settings.dropout_op(**settings.dropout_op_kwargs))

@@ -86,9 +86,7 @@ class AnchorCalibration(nn.Module):
             nn.init.zeros_(self.out.weight)
 
     @torch.no_grad()
-    def set_anchors(
-        self, anchors: Float[Tensor, "L K C"], valid: Bool[Tensor, "L K"], in_use: bool
-    ) -> None:
+    def set_anchors(self, anchors: Float[Tensor, "L K C"], valid: Bool[Tensor, "L K"], in_use: bool) -> None:
         """Copy anchors in place; `in_use=False` keeps them (a lead does) without calibrating by them."""
         self.anchors.copy_(anchors)
         self.valid.copy_(valid)
@@ -113,6 +111,10 @@ class AnchorCalibration(nn.Module):
         invalid = ~self.valid.flatten().view(-1, *[1] * (features.ndim - 2))
         weights = scores.masked_fill(invalid, torch.finfo(scores.dtype).min).softmax(2)
         return functional.dropout(weights, self.dropout, self.training)
+
+    def channels(self) -> int:
+        """Return how many feature maps the layer puts out in training."""
+        return 0 if self.mode == "off" else 2 * self.n_heads * self.valid.numel() + self.anchors.shape[-1]
 
     def _score_table(self) -> tuple[Float[Tensor, "H A C"], Float[Tensor, "H A"]]:
         keys = self.key(self.anchors.flatten(0, 1)).unflatten(1, (self.n_heads, self.head_width))

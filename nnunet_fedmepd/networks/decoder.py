@@ -51,7 +51,9 @@ class FusionDecoder(nn.Module):
         # nnU-Net switches multi-scale outputs on and off through this attribute.
         self.deep_supervision = False
         n_stages = len(features_per_stage)
+        self._widths, self._n_heads, self._n_regions = list(features_per_stage), n_heads, n_heads + overlapping
         n_convs = [*n_conv_per_stage[: n_stages - 1], *n_conv_per_stage[-1:]] if n_stages > 1 else [1]
+        self._n_convs = n_convs
         self.fusions = nn.ModuleList()
         self.merges = nn.ModuleList()
         self.upsamplings = nn.ModuleList()
@@ -62,12 +64,8 @@ class FusionDecoder(nn.Module):
             )
             self.merges.append(conv_stack(settings, n_convs[s], (1 + has_coarser) * width, width, kernel_sizes[s]))
             if has_coarser:
-                self.upsamplings.append(
-                    settings.transposed_conv_op(
-                        features_per_stage[s + 1], width, strides[s + 1], strides[s + 1], bias=settings.conv_bias
-                    )
-                )
-        self.segmentation_head = settings.conv_op(features_per_stage[0], n_heads, 1)
+                self.upsamplings.append(settings.upsampling(features_per_stage[s + 1], width, strides[s + 1]))
+        self.segmentation_head = settings.conv(features_per_stage[0], n_heads)
 
     def forward(self, features: Sequence[Tensor], present: Tensor, calibrations: nn.ModuleList) -> DecoderOutput:
         """Return segmentation, region maps and fused features.
@@ -89,3 +87,10 @@ class FusionDecoder(nn.Module):
             region_maps.insert(0, logits)
             fused_features.insert(0, fused)
         return DecoderOutput(self.segmentation_head(decoded), region_maps, fused_features)
+
+    def channels_at_scale(self, scale: int) -> int:
+        """Return how many feature maps one scale puts out in training."""
+        width, n_regions, n_heads = self._widths[scale], self._n_regions, self._n_heads
+        fusion = width * (3 + n_regions) + n_heads
+        upsampled = width if scale + 1 < len(self._widths) else 0
+        return fusion + upsampled + width * self._n_convs[scale]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -117,6 +118,7 @@ class FedMEPDNet(nn.Module):
         convs = _per_stage(n_conv_per_stage, n_stages)
         decoder_convs = _per_stage(n_conv_per_stage_decoder, n_stages - 1)
         self.strides = [list(stride) for stride in strides]
+        self._widths, self._n_convs = widths, convs
         self.encoders = nn.ModuleDict(
             {m: ModalityEncoder(settings, widths, kernel_sizes, strides, convs) for m in self.modalities}
         )
@@ -174,14 +176,31 @@ class FedMEPDNet(nn.Module):
         if self.training:
             # A blank channel teaches the auxiliary decoder nothing: its output there is a constant.
             auxiliary = self.auxiliary(features) * _expand(present, features[0].ndim)
-        return TrainingOutput(
-            decoded.segmentation, decoded.region_maps, auxiliary, [f.detach() for f in decoded.fused]
-        )
+        return TrainingOutput(decoded.segmentation, decoded.region_maps, auxiliary, [f.detach() for f in decoded.fused])
 
     def _encode(self, images: Tensor, present: Tensor) -> list[Tensor]:
         per_modality = [self.encoders[m](images[:, i : i + 1]) for i, m in enumerate(self.modalities)]
         mask = _expand(present, images.ndim + 1)
         return [torch.stack(scale, 1) * mask.to(scale[0].dtype) for scale in zip(*per_modality, strict=True)]
+
+    def set_anchors(self, anchors: Sequence[Tensor], valid: Tensor, in_use: bool) -> None:
+        """Copy anchors into every scale's calibration.
+
+        Args:
+            anchors: per scale, high to low resolution: (L, K, C of the scale).
+            valid: (L, K) bool.
+            in_use: False keeps the anchors without calibrating by them, as a lead does.
+        """
+        for calibration, values in zip(self._calibrations(), anchors, strict=True):
+            calibration.set_anchors(values, valid, in_use)
+
+    def use_anchors(self, in_use: bool) -> None:
+        """Calibrate, or do not calibrate, by the anchors that are there."""
+        for calibration in self._calibrations():
+            calibration.set_anchors(calibration.anchors, calibration.valid, in_use)
+
+    def _calibrations(self) -> list[AnchorCalibration]:
+        return [module for module in self.calibrations if isinstance(module, AnchorCalibration)]
 
     def parts(self) -> NetworkParts:
         """Return which parameters play which role; every parameter has exactly one."""
@@ -227,19 +246,16 @@ class FedMEPDNet(nn.Module):
         total, size = 0, list(input_size)
         for s, stride in enumerate(self.strides):
             size = [n // k for n, k in zip(size, stride, strict=True)]
-            total += int(torch.tensor(size).prod()) * self._channels_at_scale(s)
+            total += prod(size) * self._channels_at_scale(s)
         return total
 
     def _channels_at_scale(self, scale: int) -> int:
-        fusion, calibration = self.decoder.fusions[scale], self.calibrations[scale]
-        n_modalities, n_anchors = len(self.modalities), calibration.valid.numel()
-        width, n_heads = calibration.anchors.shape[-1], fusion.region_head.out_channels
-        encoders = n_modalities * width * len(self.encoders[self.modalities[0]].stages[scale])
-        fused = width * (2 + fusion.n_regions) + n_heads
-        attention = calibration.n_heads * n_anchors + width if calibration.mode != "off" else 0
-        decoded = width * (1 + len(self.decoder.merges[scale]))
-        auxiliary = n_modalities * width * 2 if scale + 1 < len(self.strides) else 0
-        return encoders + fused + attention + decoded + auxiliary
+        width, coarsest = self._widths[scale], scale + 1 == len(self.strides)
+        encoder = width * self._n_convs[scale]
+        auxiliary = 0 if coarsest else 2 * width
+        decoder = self.decoder.channels_at_scale(scale)
+        calibration = self._calibrations()[scale].channels()
+        return len(self.modalities) * (encoder + auxiliary) + decoder + calibration
 
 
 def present_modalities(images: Tensor) -> Tensor:
@@ -268,6 +284,6 @@ def _check_modalities(modalities: Sequence[str], canonical: Sequence[str], input
         )
     if len(modalities) != input_channels:
         raise ModalityError(
-            f"The plans name {len(modalities)} modalities {list(modalities)}, the dataset has {input_channels} channels. "
-            "The plans were made for another dataset: plan this one again with FedMEPDPlanner."
+            f"The plans name {len(modalities)} modalities {list(modalities)}, the dataset has {input_channels} "
+            "channels. The plans were made for another dataset: plan this one again with FedMEPDPlanner."
         )

@@ -38,9 +38,7 @@ def pool_regions(
     return torch.bmm(weights, features.transpose(1, 2))
 
 
-def normalize_gates(
-    logits: Float[Tensor, "B L M"], present: Bool[Tensor, "B M"]
-) -> Float[Tensor, "B L M"]:
+def normalize_gates(logits: Float[Tensor, "B L M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B L M"]:
     """Return softmax over the modalities present; absent ones get exactly 0, so that any subset sums to 1."""
     absent = ~present[:, None]
     lowest = torch.finfo(logits.dtype).min
@@ -76,7 +74,7 @@ class OwnedModalityConv(nn.Module):
 
     def __init__(self, settings: BlockSettings, owned: Sequence[int], n_canonical: int, width: int) -> None:
         super().__init__()
-        conv = settings.conv_op(n_canonical * width, width, 1, bias=settings.conv_bias)
+        conv = settings.conv(n_canonical * width, width, bias=settings.conv_bias)
         self.weight, self.bias = conv.weight, conv.bias
         self.n_canonical = n_canonical
         self.register_buffer("owned", torch.tensor(list(owned)), persistent=False)
@@ -103,9 +101,7 @@ class ModalityGates(nn.Module):
         self.weigh = nn.Conv1d(n_regions * width, n_regions * n_canonical, 1, groups=n_regions)
         self.register_buffer("owned", torch.tensor(list(owned)), persistent=False)
 
-    def forward(
-        self, pooled: Float[Tensor, "B L MC"], present: Bool[Tensor, "B M"]
-    ) -> Float[Tensor, "B L M"]:
+    def forward(self, pooled: Float[Tensor, "B L MC"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B L M"]:
         pooled = rearrange(pooled, "b l (m c) -> b l m c", c=self.width)
         canonical = pooled.new_zeros(*pooled.shape[:2], self.n_canonical, self.width)
         canonical = canonical.index_copy(2, self.owned, pooled)
@@ -144,7 +140,7 @@ class RegionAwareFusion(nn.Module):
             settings, n_canonical * width, width, conv=OwnedModalityConv(settings, owned, n_canonical, width)
         )
         self.region_features = ConvBlock(settings, (1 + has_coarser) * width, width)
-        self.region_head = settings.conv_op(width, n_heads, 1)
+        self.region_head = settings.conv(width, n_heads)
         self.gates = ModalityGates(n_regions, owned, n_canonical, width)
         self.mix = ConvBlock(settings, n_regions * width, width)
 
@@ -172,10 +168,10 @@ class RegionAwareFusion(nn.Module):
         with torch.autocast(flat.device.type, enabled=False):
             precise = torch.promote_types(flat.dtype, torch.float32)
             pooled = pool_regions(flat.to(precise), regions.to(precise))
-        mixing = rearrange(self.mix.conv.weight, "o (l c) ... -> o l (c ...)", l=self.n_regions)
-        fused = fuse_regions(flat, regions.to(flat.dtype), self.gates(pooled, present).to(flat.dtype), mixing.to(flat.dtype))
-        fused = fused.unflatten(2, concatenated.shape[2:])
-        if self.mix.conv.bias is not None:
-            fused = fused + self.mix.conv.bias.to(fused.dtype).view(-1, *[1] * (fused.ndim - 2))
-        return self.mix.after(fused)
-
+        gates = self.gates(pooled, present)
+        weight, bias = self.mix.conv.weight, self.mix.conv.bias
+        mixing = rearrange(weight, "o (l c) ... -> o l (c ...)", l=self.n_regions)
+        fused = fuse_regions(flat, regions.to(flat.dtype), gates.to(flat.dtype), mixing.to(flat.dtype))
+        if bias is not None:
+            fused = fused + bias.to(fused.dtype)[:, None]
+        return self.mix.after(fused.unflatten(2, concatenated.shape[2:]))

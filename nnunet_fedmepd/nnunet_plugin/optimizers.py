@@ -1,0 +1,30 @@
+"""Optimizers that spare the weights of absent modalities."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
+from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+
+
+def build_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimizer named in the settings.
+
+    Weights that hold columns of absent modalities are not decayed: they get no gradient that would keep them up, and
+    what other sites learned would slowly vanish.
+    """
+    spared = set(network.partly_owned_parameters())
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, parameter in network.named_parameters():
+        groups[name in spared].append(parameter)
+    parameters = [
+        {"params": groups[False], "weight_decay": settings.weight_decay},
+        {"params": groups[True], "weight_decay": 0.0},
+    ]
+    parameters = [group for group in parameters if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, settings.learning_rate, momentum=0.99, nesterov=True)
+    # Adam with coupled decay erases weights that get no gradient; AdamW with the same rate and moments does not.
+    return torch.optim.AdamW(parameters, settings.learning_rate)

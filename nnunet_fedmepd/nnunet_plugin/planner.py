@@ -1,0 +1,115 @@
+"""nnU-Net's experiment planner for FedMEPDNet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
+from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, owned_modalities, vocabulary_of
+from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+
+
+class FedMEPDPlanner(ExperimentPlanner):
+    """Plans `FedMEPDNet` as nnU-Net plans its U-Net: same fingerprint, same rules, another network and memory estimate.
+
+    The estimate is that of a site which owns every canonical modality, so that all sites of a federation get the same
+    topology, patch and batch size from the same fingerprint. A cascade is not planned.
+    """
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 8,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str = "FedMEPDPlans",
+        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
+        suppress_transpose: bool = False,
+    ) -> None:
+        if preprocessor_name == "DefaultPreprocessor":
+            preprocessor_name = "FedMEPDPreprocessor"
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name,
+            overwrite_target_spacing,
+            suppress_transpose,
+        )
+        self.vocabulary = vocabulary_of(self.dataset_json)
+        self.modalities = owned_modalities(self.dataset_json, self.vocabulary, f"{self.dataset_name}/dataset.json")
+        self.UNet_class = FedMEPDNet
+        # Half of nnU-Net's widths: an encoder per modality then costs about what its one wide encoder costs.
+        self.UNet_base_num_features = 16
+        self.UNet_max_features_3d = 160
+        self.UNet_max_features_2d = 256
+
+    def static_estimate_VRAM_usage(  # noqa: N802  # nnU-Net's name, called on the instance
+        self,
+        patch_size: tuple[int, ...],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> int:
+        """Return the feature-map elements of one sample at a site with every canonical modality."""
+        canonical = self.vocabulary.canonical
+        everything = {**arch_kwargs, **self._federation_kwargs(canonical)}
+        with torch.device("meta"):
+            network = get_network_from_plans(
+                arch_class_name, everything, arch_kwargs_req_import, len(canonical), output_channels, allow_init=False
+            )
+        return network.compute_conv_feature_map_size(patch_size)
+
+    def get_plans_for_configuration(
+        self,
+        spacing: np.ndarray | tuple[float, ...] | list[float],
+        median_shape: np.ndarray | tuple[int, ...],
+        data_identifier: str,
+        approximate_n_voxels_dataset: float,
+        _cache: dict,
+    ) -> dict:
+        """Return nnU-Net's plan of one configuration, with this site's modalities in the network's arguments."""
+        plan = super().get_plans_for_configuration(
+            spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache
+        )
+        plan["architecture"]["arch_kwargs"].update(self._federation_kwargs(self.modalities))
+        return plan
+
+    def save_plans(self, plans: dict) -> None:
+        """Save the plans with the federation's section; training settings edited by hand survive re-planning."""
+        plans["configurations"].pop("3d_cascade_fullres", None)
+        plans["configurations"].get("3d_lowres", {}).pop("next_stage", None)
+        plans[SECTION] = {
+            "canonical_modalities": list(self.vocabulary.canonical),
+            "modality_aliases": dict(self.vocabulary.aliases),
+            "training": self._training_settings(),
+        }
+        super().save_plans(plans)
+
+    def _federation_kwargs(self, modalities: tuple[str, ...]) -> dict[str, Any]:
+        labels = self.dataset_json["labels"].values()
+        return {
+            "modalities": list(modalities),
+            "canonical_modalities": list(self.vocabulary.canonical),
+            "overlapping_regions": any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels),
+            "n_anchors_per_class": 4,
+            "calibration": "residual",
+            "calibration_heads": 2,
+            "calibration_head_width": None,
+            "calibration_dropout": 0.0,
+        }
+
+    def _training_settings(self) -> dict[str, Any]:
+        plans_file = Path(nnUNet_preprocessed) / self.dataset_name / f"{self.plans_identifier}.json"
+        old = load_json(str(plans_file)) if plans_file.is_file() else {}
+        return asdict(TrainingSettings.from_plans(old, environment={}))

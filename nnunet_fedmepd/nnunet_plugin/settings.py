@@ -1,0 +1,100 @@
+"""How the trainer trains: settings in the plans file, each of which an environment variable overrides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from nnunet_fedmepd.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "FEDMEPD_"
+OPTIMIZERS = ("sgd", "adam", "adamw")
+LOSSES = ("nnunet", "published")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of `FedMEPDTrainer`, kept in the plans file under `fedmepd.training`.
+
+    The environment variable `FEDMEPD_<NAME IN CAPITALS>`, for example `FEDMEPD_NUM_EPOCHS=50`, overrides one of them
+    for a single run.
+
+    Attributes:
+        num_epochs: epochs of a training.
+        num_iterations_per_epoch: training steps an epoch.
+        num_val_iterations_per_epoch: validation steps an epoch.
+        save_every: epochs between two `checkpoint_latest.pth`.
+        optimizer: `sgd` (nnU-Net's: Nesterov momentum 0.99), `adam` (Liu et al.) or `adamw`.
+        initial_lr: learning rate at the start; it falls polynomially. 0 means the optimizer's default: 1e-2 for sgd,
+            2e-4 for adam (Liu et al.), 1e-3 for adamw.
+        weight_decay: decoupled from the gradient but in sgd; never applied to weights of absent modalities.
+        loss: `nnunet` (Dice + cross entropy, scales weighted as in nnU-Net) or `published` (all terms weigh 1,
+            cross entropy weighted by class frequency).
+        region_weight: weight of the region maps' loss, all scales together (`nnunet`).
+        auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (`nnunet`).
+        modality_dropout: probability that a training sample keeps a random subset of its modalities only.
+        seed: of clustering and modality dropout.
+    """
+
+    num_epochs: int = 1000
+    num_iterations_per_epoch: int = 250
+    num_val_iterations_per_epoch: int = 50
+    save_every: int = 50
+    optimizer: str = "sgd"
+    initial_lr: float = 0.0
+    weight_decay: float = 3e-5
+    loss: str = "nnunet"
+    region_weight: float = 1.0
+    auxiliary_weight: float = 0.5
+    modality_dropout: float = 0.0
+    seed: int = 12345
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("initial_lr", "weight_decay", "region_weight", "auxiliary_weight"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("modality_dropout", 0 <= self.modality_dropout <= 1, "between 0 and 1")
+        self._require("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
+        self._require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ConfigurationError(
+                f"Training setting {name} is {getattr(self, name)!r}; expected {expected}. Change it in the plans file "
+                f"(fedmepd.training.{name}) or in {ENVIRONMENT_PREFIX}{name.upper()}."
+            )
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate at the start, with the optimizer's default filled in."""
+        return self.initial_lr or {"sgd": 1e-2, "adam": 2e-4, "adamw": 1e-3}[self.optimizer]
+
+    @classmethod
+    def from_plans(cls, plans: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> TrainingSettings:
+        """Return the settings of a plans file, overridden by environment variables.
+
+        Raises:
+            ConfigurationError: an unknown name, or a value that cannot be used.
+        """
+        written = dict(plans.get("fedmepd", {}).get("training", {}))
+        types = {f.name: type(f.default) for f in fields(cls)}
+        if unknown := sorted(set(written) - set(types)):
+            raise ConfigurationError(
+                f"Unknown training settings {unknown} in fedmepd.training of plans {plans.get('plans_name')!r}; "
+                f"expected some of {sorted(types)}."
+            )
+        for name, kind in types.items():
+            variable = ENVIRONMENT_PREFIX + name.upper()
+            if variable in environment:
+                written[name] = _parse(environment[variable], kind, variable)
+        return replace(cls(), **written)
+
+
+def _parse(text: str, kind: type, variable: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigurationError(f"{variable}={text!r} cannot be read as {kind.__name__}.") from None

@@ -1,0 +1,202 @@
+"""nnU-Net's trainer for FedMEPDNet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import dummy_context
+from torch import Tensor
+from torch._dynamo import OptimizedModule
+
+from nnunet_fedmepd.errors import UnsupportedError
+from nnunet_fedmepd.maths.anchors import momentum_for
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, TrainingOutput, present_modalities
+from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
+from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
+from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
+from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
+
+# nnU-Net clips gradients to this norm.
+GRADIENT_NORM = 12
+
+
+class FedMEPDTrainer(nnUNetTrainer):
+    """Trains `FedMEPDNet` on one site's dataset, in nnU-Net's way.
+
+    A dataset with every canonical modality is a lead's: while it trains it collects anchors, which are
+    kept in the network's buffers. Any other dataset trains what it has, and calibrates by anchors where the network
+    was given some (`-pretrained_weights` of a lead, or a federation).
+
+    Epochs, iterations and the like come from `TrainingSettings`: the plans file or environment variables.
+
+    Raises:
+        ConfigurationError: the plans were not made by FedMEPDPlanner, or a setting is invalid.
+        ModalityError: the dataset's channels are not those of the plans.
+        UnsupportedError: a cascade, or more than one GPU.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  # nnU-Net's signature
+    ) -> None:
+        refuse_unsupported(plans, configuration)
+        vocabulary = planned_vocabulary(plans)
+        self.settings = TrainingSettings.from_plans(plans)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        arch_kwargs = self.configuration_manager.network_arch_init_kwargs
+        self.modalities = tuple(arch_kwargs["modalities"])
+        check_channels(plans, self.modalities, dataset_json, f"{self.plans_manager.dataset_name}/dataset.json")
+        self.is_lead = set(self.modalities) == set(vocabulary.canonical)
+        self.num_epochs = self.settings.num_epochs
+        self.num_iterations_per_epoch = self.settings.num_iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.settings.num_val_iterations_per_epoch
+        self.save_every = self.settings.save_every
+        self.initial_lr, self.weight_decay = self.settings.learning_rate, self.settings.weight_decay
+        self.random = np.random.default_rng(self.settings.seed)
+        overlapping = arch_kwargs["overlapping_regions"]
+        self.anchor_collector = AnchorCollector(
+            self.label_manager.num_segmentation_heads + overlapping,
+            overlapping,
+            self.label_manager.ignore_label,
+            arch_kwargs["n_anchors_per_class"],
+            momentum_for(self.num_epochs),
+            self.settings.seed,
+        )
+
+    @property
+    def bare_network(self) -> FedMEPDNet:
+        """The network without torch.compile's wrapper."""
+        network: Any = self.network
+        bare: FedMEPDNet = network._orig_mod if isinstance(network, OptimizedModule) else network
+        return bare
+
+    def _build_loss(self) -> FedMEPDLoss:
+        n_targets = len(self._get_deep_supervision_scales())
+        if self.settings.loss == "published" and not self.label_manager.has_regions:
+            loss = FrequencyWeightedDiceCE(self.label_manager.ignore_label)
+            return FedMEPDLoss(loss, [1.0] * n_targets, float(len(self.modalities)))
+        weights = [self.settings.region_weight * w for w in nnunet_region_weights(n_targets)]
+        return FedMEPDLoss(super()._build_loss().loss, weights, self.settings.auxiliary_weight)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        optimizer = build_optimizer(self.bare_network, self.settings)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
+        return KeepBlankChannels(nnUNetTrainer.get_training_transforms(*args, **kwargs))
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.bare_network.use_anchors(not self.is_lead)
+
+    def train_step(self, batch: dict) -> dict:
+        """Train on one batch; returns {'loss': ...} as nnU-Net's trainer does."""
+        data = self._drop_modalities(batch["data"]).to(self.device, non_blocking=True)
+        target = [scale.to(self.device, non_blocking=True) for scale in batch["target"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
+            output: TrainingOutput = self.network(data)
+            loss = self.loss(output, target)
+        self._update_weights(loss)
+        if self.is_lead:
+            complete = present_modalities(data).all(1)
+            self.anchor_collector.collect(batch["keys"], output.fused, target[0], complete)
+        return {"loss": loss.detach()}
+
+    def _update_weights(self, loss: Tensor) -> None:
+        if self.grad_scaler is None:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+            self.optimizer.step()
+            return
+        self.grad_scaler.scale(loss).backward()
+        self.grad_scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _drop_modalities(self, data: Tensor) -> Tensor:
+        """Blank a random proper subset of the modalities of some samples; at least one modality stays."""
+        if self.settings.modality_dropout == 0 or len(self.modalities) == 1:
+            return data
+        n_samples, n_modalities = data.shape[:2]
+        dropped = draw_modality_dropout(n_samples, n_modalities, self.settings.modality_dropout, self.random)
+        data = data.clone()
+        data[torch.from_numpy(dropped)] = 0
+        return data
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        losses = torch.stack([output["loss"] for output in train_outputs]).cpu().numpy()
+        super().on_train_epoch_end([{"loss": loss} for loss in losses])
+        if self.is_lead and (state := self.anchor_collector.finish_epoch()) is not None:
+            self.bare_network.set_anchors(state.anchors, state.valid, in_use=False)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Save nnU-Net's checkpoint, with the anchors' state, atomically: an interrupted save leaves the old file."""
+        if self.disable_checkpointing:
+            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
+            return
+        checkpoint = {
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": self.__class__.__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            "fedmepd": {"anchors": self.anchor_collector.state, "random": self.random.bit_generator.state},
+        }
+        torch.save(checkpoint, filename + ".partial")
+        os.replace(filename + ".partial", filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        own = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)["fedmepd"]
+        self.anchor_collector.state = own["anchors"]
+        self.random.bit_generator.state = own["random"]
+
+
+def refuse_unsupported(plans: dict, configuration: str) -> None:
+    """Say at once what this trainer does not do.
+
+    Raises:
+        UnsupportedError: naming the feature and the way round it.
+    """
+    if plans["configurations"].get(configuration, {}).get("previous_stage"):
+        raise UnsupportedError(
+            f"Configuration {configuration!r} is the second stage of a cascade, which FedMEPDTrainer does not support. "
+            "Train 3d_fullres or 3d_lowres."
+        )
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise UnsupportedError(
+            "FedMEPDTrainer trains on one GPU; found a training spread over several. Run nnUNetv2_train without "
+            "-num_gpus, and one fold or site per GPU with CUDA_VISIBLE_DEVICES."
+        )
+
+
+def draw_modality_dropout(
+    n_samples: int, n_modalities: int, probability: float, random: np.random.Generator
+) -> np.ndarray:
+    """Return (n_samples, n_modalities) bool: what to drop.
+
+    With `probability` a sample keeps a non-empty proper subset of its modalities, all subsets equally likely.
+    """
+    subsets = random.integers(1, 2**n_modalities - 1, size=n_samples)
+    kept = (subsets[:, None] >> np.arange(n_modalities)) & 1
+    return (kept == 0) & (random.random((n_samples, 1)) < probability)
