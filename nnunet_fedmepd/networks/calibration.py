@@ -10,15 +10,12 @@ to H*A scores and from H*A weights back to C, with the same numbers.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-CalibrationMode = Literal["replace", "residual", "off"]
-CALIBRATION_MODES: tuple[str, ...] = get_args(CalibrationMode)
+CALIBRATION_MODES = ("replace", "residual", "off")
 
 # Liu et al. start the linear layers of the replacing form at this standard deviation.
 PUBLISHED_INIT_STD = 1e-3
@@ -54,7 +51,7 @@ class AnchorCalibration(nn.Module):
         n_classes: int,
         n_anchors_per_class: int,
         n_heads: int,
-        mode: CalibrationMode,
+        mode: str,
         head_width: int | None = None,
         dropout: float = 0.0,
     ) -> None:

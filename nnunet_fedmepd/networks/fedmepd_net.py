@@ -15,7 +15,7 @@ from nnunet_fedmepd.errors import ConfigurationError, DatasetError, ModalityErro
 from nnunet_fedmepd.maths.parameters import FilterGroup
 from nnunet_fedmepd.networks.auxiliary import AuxiliaryDecoder
 from nnunet_fedmepd.networks.blocks import BlockSettings, filter_groups
-from nnunet_fedmepd.networks.calibration import CALIBRATION_MODES, AnchorCalibration, CalibrationMode
+from nnunet_fedmepd.networks.calibration import CALIBRATION_MODES, AnchorCalibration
 from nnunet_fedmepd.networks.decoder import FusionDecoder
 from nnunet_fedmepd.networks.encoders import ModalityEncoder
 
@@ -93,7 +93,7 @@ class FedMEPDNet(nn.Module):
         canonical_modalities: Sequence[str] = (),
         overlapping_regions: bool = False,
         n_anchors_per_class: int = 4,
-        calibration: CalibrationMode = "residual",
+        calibration: str = "residual",
         calibration_heads: int = 2,
         calibration_head_width: int | None = None,
         calibration_dropout: float = 0.0,
