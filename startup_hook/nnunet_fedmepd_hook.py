@@ -5,8 +5,8 @@ included (through `nnunet_fedmepd.pth`, from Python 3.15 on through `nnunet_fedm
 then is to put one finder on `sys.meta_path`. Only when nnU-Net's look-up module is imported does that finder do
 anything: it lets the module load as always and hands it to `nnunet_fedmepd.nnunet_plugin.registration`.
 
-Setting the environment variable FEDMEPD_NO_HOOK=1 switches it off. This file is installed beside the package, not in
-it, and imports nothing that Python has not imported already: every interpreter pays for what is written here.
+The environment variable FEDMEPD_NO_HOOK, set to whatever value, switches it off. This file is installed beside the
+package, not in it, and imports nothing that Python has not imported already: every interpreter pays for what is here.
 """
 
 import os
@@ -80,6 +80,7 @@ def _register_with(module: "ModuleType") -> None:
 
 def start() -> None:
     """Put the finder first on `sys.meta_path`, once, unless FEDMEPD_NO_HOOK says no."""
-    opted_out = os.environ.get("FEDMEPD_NO_HOOK", "") not in {"", "0"}
-    if not opted_out and not any(isinstance(finder, LookupModuleFinder) for finder in sys.meta_path):
+    if not os.environ.get("FEDMEPD_NO_HOOK") and not any(
+        isinstance(finder, LookupModuleFinder) for finder in sys.meta_path
+    ):
         sys.meta_path.insert(0, LookupModuleFinder())

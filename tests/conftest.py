@@ -1,0 +1,40 @@
+"""Shared by all tests: shape checks switched on, one thread, nnU-Net's folders in a temporary place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Read when torch, matplotlib and nnU-Net are imported, here and in the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("nnUNet_def_n_proc", "1")
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before any test module imports them: from here on every annotated shape is checked at every call.
+install_import_hook(["nnunet_fedmepd.maths", "nnunet_fedmepd.networks"], "beartype.beartype")
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class NnunetPaths:
+    """nnU-Net's three folders, empty, with the environment variables pointing to them."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+
+@pytest.fixture
+def nnunet_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetPaths:
+    """Empty nnU-Net folders for one test."""
+    paths = NnunetPaths(*(tmp_path / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")))
+    for folder in (paths.raw, paths.preprocessed, paths.results):
+        folder.mkdir()
+        monkeypatch.setenv(folder.name, str(folder))
+    return paths
