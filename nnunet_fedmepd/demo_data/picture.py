@@ -1,0 +1,167 @@
+"""An overview picture: one row a case, the four modalities and the labels in the axial slice through the tumour."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK
+from jaxtyping import Shaped
+
+from nnunet_fedmepd.demo_data.generate import TABLE_FILE
+from nnunet_fedmepd.demo_data.layouts import LAYOUTS, Layout
+from nnunet_fedmepd.errors import ConfigurationError, DatasetError
+from nnunet_fedmepd.modalities import BRATS_LABELS, BRATS_MODALITIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = {"necrotic_core": "tab:red", "edema": "tab:green", "enhancing_tumor": "gold"}
+_PANEL_INCHES = 1.7
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """An axial slice of one case: modality -> image, and the labels with the values of `BRATS_LABELS`."""
+
+    title: str
+    images: dict[str, Shaped[np.ndarray, "Y X"]]
+    labels: Shaped[np.ndarray, "Y X"]
+
+
+def check_picture_file(file: Path) -> None:
+    """Raise ConfigurationError unless `file` ends in `.png`."""
+    if file.suffix.lower() != ".png":
+        raise ConfigurationError(f"Demo data: picture: expected a file name that ends in .png; found {file}.")
+
+
+def draw_overview(data: Path, file: Path, cases: int = 4) -> Path:
+    """Draw some cases of a generated data set, from as many sites as possible.
+
+    Args:
+        data: the data set's folder or its `site_mapping.csv`.
+        file: the PNG file to write.
+        cases: how many cases to draw at most.
+
+    Raises:
+        DatasetError: the table of cases, or a file of a case, is missing.
+        ConfigurationError: `file` is no PNG file or `cases` is below 1.
+    """
+    check_picture_file(file)
+    if cases < 1:
+        raise ConfigurationError(f"Demo data: picture: expected at least 1 case; found {cases}.")
+    table = data / TABLE_FILE if data.is_dir() else data
+    slices = [_read_slice(table.parent, row) for row in _choose_cases(_read_table(table), cases)]
+    _save(_draw(slices), file)
+    return file
+
+
+def _read_table(table: Path) -> list[dict[str, str]]:
+    if not table.is_file():
+        raise DatasetError(
+            "There is no table of generated cases", file=table, remedy="generate the data with `fedmepd demo-data`"
+        )
+    with table.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _choose_cases(rows: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """Return the first case of each site, then the second of each, and so on."""
+    by_site: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_site.setdefault(row["site"], []).append(row)
+    turns = zip_longest(*by_site.values())
+    return [row for turn in turns for row in turn if row is not None][:count]
+
+
+def _read_slice(out: Path, row: dict[str, str]) -> _Slice:
+    folder, case = out / row["folder"], row["case"]
+    layout = _find_layout(folder)
+    labels = _decode_labels(_read_voxels(folder / layout.name_labels(case), case), layout)
+    z = _tumour_slice(labels)
+    files = {modality: folder / layout.name_image(case, modality) for modality in BRATS_MODALITIES}
+    return _Slice(
+        title=f"{row['site']} · {row['grade']}",
+        images={modality: _read_voxels(file, case)[z] for modality, file in files.items()},
+        labels=labels[z],
+    )
+
+
+def _find_layout(folder: Path) -> Layout:
+    for layout in LAYOUTS.values():
+        if layout.root in folder.parts:
+            return layout
+    roots = [layout.root for layout in LAYOUTS.values()]
+    raise DatasetError("The case lies in no known layout", file=folder, expected=f"a folder below one of {roots}")
+
+
+def _read_voxels(file: Path, case: str) -> Shaped[np.ndarray, "Z Y X"]:
+    if not file.is_file():
+        raise DatasetError("A file of a case is missing", case=case, file=file, remedy="generate the data again")
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+
+
+def _decode_labels(labels: Shaped[np.ndarray, "Z Y X"], layout: Layout) -> Shaped[np.ndarray, "Z Y X"]:
+    return np.where(labels == layout.enhancing_value, BRATS_LABELS["enhancing_tumor"], labels)
+
+
+def _tumour_slice(labels: Shaped[np.ndarray, "Z Y X"]) -> int:
+    """Return the axial slice through the tumour's centre of mass; the middle one if there is no tumour."""
+    z = np.nonzero(labels)[0]
+    return round(z.mean()) if z.size else labels.shape[0] // 2
+
+
+def _draw(slices: list[_Slice]) -> Figure:
+    from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
+    from matplotlib.patches import Patch
+
+    columns = [*BRATS_MODALITIES, "labels"]
+    size = (_PANEL_INCHES * len(columns), _PANEL_INCHES * 1.2 * len(slices) + 0.4)
+    figure = Figure(figsize=size, layout="constrained", facecolor="black")
+    panels = figure.subplots(len(slices), len(columns), squeeze=False)
+    for row, shown in zip(panels, slices, strict=True):
+        _draw_row(row, shown)
+    for panel, title in zip(panels[0], columns, strict=True):
+        panel.set_title(title, color="white", fontsize=10)
+    handles = [Patch(color=colour, label=label.replace("_", " ")) for label, colour in _COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor="white", frameon=False)
+    return figure
+
+
+def _draw_row(row: np.ndarray, shown: _Slice) -> None:
+    for panel, image in zip(row, shown.images.values(), strict=False):
+        _draw_image(panel, image)
+    overlay = row[-1]
+    _draw_image(overlay, shown.images["FLAIR"])
+    overlay.imshow(_colour_labels(shown.labels), interpolation="nearest", aspect="equal")
+    row[0].set_ylabel(shown.title, color="white", fontsize=9)
+
+
+def _draw_image(panel: Axes, image: Shaped[np.ndarray, "Y X"]) -> None:
+    brain = image[image > 0]
+    darkest, brightest = np.percentile(brain, (1, 99.5)) if brain.size else (0, 1)
+    panel.imshow(np.where(image > 0, image, darkest), cmap="gray", vmin=darkest, vmax=brightest)
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
+
+
+def _colour_labels(labels: Shaped[np.ndarray, "Y X"]) -> Shaped[np.ndarray, "Y X 4"]:
+    from matplotlib.colors import to_rgba
+
+    coloured = np.zeros((*labels.shape, 4))
+    for label, colour in _COLOURS.items():
+        coloured[labels == BRATS_LABELS[label]] = to_rgba(colour, alpha=0.6)
+    return coloured
+
+
+def _save(figure: Figure, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.partial")
+    figure.savefig(temporary, dpi=130, format="png")
+    os.replace(temporary, file)
