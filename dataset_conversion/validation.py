@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import SimpleITK
 
 from dataset_conversion.assignment import SiteAssignment
@@ -97,28 +96,12 @@ def check_case(case: CaseAtSite) -> tuple[str, ...]:
         scan = read_volume(file, case.case.name)
         grid = grid or (file, Geometry.of(scan))
         _check_grid(scan, file, grid, case)
-        if _has_signal(scan, file, case):
+        if SimpleITK.GetArrayViewFromImage(scan).any():
             present.append(modality)
     if grid is None or not present:
         raise _no_scan(case)
     _check_segmentation(case, grid)
     return tuple(m for m in case.modalities if m not in present)
-
-
-def _has_signal(scan: SimpleITK.Image, file: Path, case: CaseAtSite) -> bool:
-    values = SimpleITK.GetArrayViewFromImage(scan)
-    finite = np.isfinite(values)
-    if not finite.all():
-        z, y, x = np.argwhere(~finite)[0]
-        raise DatasetError(
-            "Voxels that are not numbers",
-            case=case.case.name,
-            file=file,
-            expected="finite numbers",
-            found=f"{np.isnan(values).sum()} NaN, {np.isinf(values).sum()} infinite; the first at x,y,z = {x},{y},{z}",
-            remedy="repair the scan, or remove its file to treat it as absent",
-        )
-    return bool(values.any())
 
 
 def _check_grid(volume: SimpleITK.Image, file: Path, grid: tuple[Path, Geometry], case: CaseAtSite) -> None:

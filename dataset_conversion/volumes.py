@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import math
 import shutil
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
+from dataset_conversion.nifti_bytes import check_nifti, unreadable
 from nnunet_fedmepd.errors import DatasetError
 
 # Two scans lie on one grid if they agree this closely. The first is what nnU-Net demands of spacings.
@@ -26,7 +24,6 @@ _TOLERANCES = {
     "origin": (0.0, ORIGIN_TOLERANCE_MM),
     "direction": (0.0, DIRECTION_TOLERANCE),
 }
-_NIFTI1_HEADER_BYTES = 348
 
 
 @dataclass(frozen=True)
@@ -64,17 +61,14 @@ class Geometry:
 def read_volume(file: Path, case: str) -> SimpleITK.Image:
     """Return a three-dimensional volume with one number per voxel.
 
-    SimpleITK reads a truncated or corrupted NIfTI file without complaint and leaves the lost voxels arbitrary. So the
-    compressed stream (checksum included) and the number of bytes are checked first.
-
     Raises:
-        DatasetError: the file cannot be read, is incomplete, or holds something else.
+        DatasetError: the file cannot be read, is incomplete, holds NaN or infinite voxels, or something else.
     """
-    _check_complete(file, case)
+    check_nifti(file, case)
     try:
         volume = SimpleITK.ReadImage(str(file))
     except RuntimeError as error:
-        raise _unreadable(file, case, str(error).strip().splitlines()[-1]) from error
+        raise unreadable(file, case, str(error).strip().splitlines()[-1]) from error
     components = volume.GetNumberOfComponentsPerPixel()
     if volume.GetDimension() != 3 or components != 1 or "complex" in volume.GetPixelIDTypeAsString():
         raise DatasetError(
@@ -85,42 +79,6 @@ def read_volume(file: Path, case: str) -> SimpleITK.Image:
             found=f"{volume.GetDimension()} dimensions, {components} x {volume.GetPixelIDTypeAsString()} per voxel",
         )
     return volume
-
-
-def _check_complete(file: Path, case: str) -> None:
-    try:
-        data = file.read_bytes()
-        if file.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(file, case, str(error)) from error
-    expected = _bytes_by_header(data)
-    if expected is None:
-        raise _unreadable(file, case, "no NIfTI-1 header")
-    if len(data) < expected:
-        raise _unreadable(file, case, f"{len(data)} bytes of voxels and header, where the header promises {expected}")
-
-
-def _bytes_by_header(data: bytes) -> int | None:
-    """Return how many bytes a NIfTI-1 file must have by its own header, None if it has no such header."""
-    for order in "<", ">":
-        if len(data) >= _NIFTI1_HEADER_BYTES and struct.unpack_from(f"{order}i", data)[0] == _NIFTI1_HEADER_BYTES:
-            number, *shape = struct.unpack_from(f"{order}8h", data, 40)
-            (bits_per_voxel,) = struct.unpack_from(f"{order}h", data, 72)
-            (voxels_start,) = struct.unpack_from(f"{order}f", data, 108)
-            return int(voxels_start) + math.prod(shape[: max(number, 0)]) * bits_per_voxel // 8
-    return None
-
-
-def _unreadable(file: Path, case: str, reason: str) -> DatasetError:
-    return DatasetError(
-        "Unreadable or truncated volume",
-        case=case,
-        file=file,
-        expected="a complete NIfTI file (.nii.gz or .nii)",
-        found=reason,
-        remedy="fetch the file again",
-    )
 
 
 def copy_compressed(source: Path, target: Path) -> None:
