@@ -16,6 +16,8 @@ from dataset_conversion.conversion import convert_brats, convert_cases
 from dataset_conversion.discovery import Case, find_cases
 from dataset_conversion.layouts import LAYOUTS, Layout, find_layout
 from dataset_conversion.prediction import convert_predictions
+from dataset_conversion.site_modalities import with_modalities
+from dataset_conversion.splits import hold_out, split_as_published, split_by_institution, split_by_table
 
 __all__ = [
     "LAYOUTS",
@@ -27,4 +29,9 @@ __all__ = [
     "convert_predictions",
     "find_cases",
     "find_layout",
+    "hold_out",
+    "split_as_published",
+    "split_by_institution",
+    "split_by_table",
+    "with_modalities",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import SimpleITK
 
-from dataset_conversion.partial import discarded_folder
+from dataset_conversion.partial import discarded_folder, writing_to
 from dataset_conversion.volumes import Geometry, write_blank
 from nnunet_fedmepd.errors import DatasetError
 
@@ -29,7 +29,7 @@ def fill_missing(folder: str | PathLike[str], dataset_json: str | PathLike[str])
 
     Raises:
         DatasetError: no image in the folder, an image that is unreadable, off its case's grid, or of a channel that
-            the dataset does not have, or a `dataset.json` that cannot be read.
+            the dataset does not have, a `dataset.json` that cannot be read, or no room or permission to write.
     """
     folder = Path(folder)
     channels, ending = _read_description(Path(dataset_json))
@@ -37,7 +37,7 @@ def fill_missing(folder: str | PathLike[str], dataset_json: str | PathLike[str])
     for case, images in cases.items():
         _check_grid(case, images)
     missing = {case: [n for n in range(len(channels)) if n not in images] for case, images in cases.items()}
-    with discarded_folder(folder / ".fill-missing.partial") as temporary:
+    with writing_to(folder), discarded_folder(folder / ".fill-missing.partial") as temporary:
         for case, numbers in missing.items():
             for number in numbers:
                 name = f"{case}_{number:04d}{ending}"

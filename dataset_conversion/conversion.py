@@ -11,7 +11,7 @@ from pathlib import Path
 from dataset_conversion.assignment import SiteAssignment, check_assignments, in_site_order
 from dataset_conversion.discovery import Case, find_cases
 from dataset_conversion.layouts import Layout, find_layout
-from dataset_conversion.partial import check_absent, complete_folder
+from dataset_conversion.partial import check_absent, complete_folder, writing_to
 from dataset_conversion.splits import one_site
 from dataset_conversion.validation import cases_at_sites, validate
 from dataset_conversion.writing import write_cases, write_dataset_json
@@ -52,7 +52,7 @@ def convert_brats(
 
     Raises:
         ConfigurationError: an impossible layout, id or number of workers.
-        DatasetError: bad input, or output that exists already; nothing has been written.
+        DatasetError: bad input, output that exists already, or no room or permission to write; no dataset appears.
     """
     release = find_layout(layout)
     cases = find_cases(release, Path(source))
@@ -85,7 +85,7 @@ def convert_cases(
     targets = _targets(sites, out, first_id, layout.title if prefix is None else prefix)
     at_sites = cases_at_sites(layout, sites, cases)
     absent = validate(at_sites, workers=workers)
-    with ExitStack() as stack:
+    with writing_to(out), ExitStack() as stack:
         folders = {site.name: stack.enter_context(complete_folder(targets[site.name])) for site in sites}
         write_cases(at_sites, folders, workers=workers)
         for site in sites:

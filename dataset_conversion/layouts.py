@@ -2,6 +2,9 @@
 
 A release is a tree of case folders, each named after its case, in the release's own folder (`HGG` and `LGG` inside it
 in 2018). A case folder holds one file per scan and the segmentation, `<case><separator><suffix>.nii.gz` or `.nii`.
+
+The pattern of 2023 covers all later challenges with the labels 1, 2, 3 (GLI, SSA, ...). Where a challenge adds a label
+4, such as the resection cavity of post-treatment data, it is refused like any unknown label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folders that are complete or not there."""
+"""Output that is complete or not there."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ def discarded_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn a failure to write inside the block into a message that says where and why.
+
+    Raises:
+        DatasetError: the operating system refused (no space, no permission).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            "The output cannot be written",
+            file=folder,
+            found=str(error),
+            remedy="check free space and permissions, then run the same command again",
+        ) from error
 
 
 def check_absent(target: Path) -> None:

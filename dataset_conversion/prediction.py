@@ -5,12 +5,10 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-import SimpleITK
-
 from dataset_conversion.layouts import find_layout
 from dataset_conversion.parallel import for_each
-from dataset_conversion.partial import check_absent, complete_folder
-from dataset_conversion.volumes import check_labels, read_volume, relabelled
+from dataset_conversion.partial import check_absent, complete_folder, writing_to
+from dataset_conversion.volumes import check_labels, read_volume, relabelled, write_volume
 from dataset_conversion.writing import FILE_ENDING
 from nnunet_fedmepd.errors import DatasetError
 
@@ -30,7 +28,8 @@ def convert_predictions(
 
     Raises:
         ConfigurationError: no such layout.
-        DatasetError: no prediction, an unreadable one, an unknown label, or the output exists already.
+        DatasetError: no prediction, an unreadable one, an unknown label, output that exists already or cannot be
+            written.
     """
     labels = {ours: theirs for theirs, ours in find_layout(layout).labels.items()}
     target = Path(out)
@@ -38,7 +37,7 @@ def convert_predictions(
     files = _prediction_files(Path(predictions))
     jobs = [(file, labels) for file in files]
     for_each(_check, jobs, workers=workers, description="Checking predictions")
-    with complete_folder(target) as folder:
+    with writing_to(target), complete_folder(target) as folder:
         writing = [(file, folder / file.name, labels) for file in files]
         for_each(_write, writing, workers=workers, description="Writing predictions")
     return [target / file.name for file in files]
@@ -66,4 +65,4 @@ def _check(job: tuple[Path, dict[int, int]]) -> None:
 def _write(job: tuple[Path, Path, dict[int, int]]) -> None:
     file, target, labels = job
     prediction = relabelled(read_volume(file, file.name.removesuffix(FILE_ENDING)), labels)
-    SimpleITK.WriteImage(prediction, str(target), useCompression=True)
+    write_volume(prediction, target)

@@ -81,6 +81,18 @@ def read_volume(file: Path, case: str) -> SimpleITK.Image:
     return volume
 
 
+def write_volume(volume: SimpleITK.Image, file: Path) -> None:
+    """Write a volume, compressed where the format allows it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        SimpleITK.WriteImage(volume, str(file), useCompression=True)
+    except RuntimeError as error:
+        raise OSError(f"cannot write {file}: {str(error).strip().splitlines()[-1]}") from error
+
+
 def copy_compressed(source: Path, target: Path) -> None:
     """Write `source` (.nii.gz or .nii) to `target` (.nii.gz), every byte of header and voxels as it is."""
     if source.suffix == ".gz":
@@ -104,7 +116,7 @@ def write_blank(geometry_of: Path, target: Path) -> None:
     blank.SetSpacing(reader.GetSpacing())
     blank.SetOrigin(reader.GetOrigin())
     blank.SetDirection(reader.GetDirection())
-    SimpleITK.WriteImage(blank, str(target), useCompression=True)
+    write_volume(blank, target)
 
 
 def unknown_labels(segmentation: SimpleITK.Image, known: Mapping[int, int]) -> dict[float, int]:

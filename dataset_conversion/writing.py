@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import SimpleITK
-
 from dataset_conversion.assignment import SiteAssignment
 from dataset_conversion.parallel import for_each
 from dataset_conversion.validation import CaseAtSite
-from dataset_conversion.volumes import copy_compressed, read_volume, relabelled, write_blank
+from dataset_conversion.volumes import copy_compressed, read_volume, relabelled, write_blank, write_volume
 from nnunet_fedmepd.modalities import BRATS_LABELS, BRATS_MODALITIES, BRATS_REGIONS, BRATS_REGIONS_CLASS_ORDER
 
 FILE_ENDING = ".nii.gz"
@@ -65,7 +63,7 @@ def _write_labels(case: CaseAtSite, segmentation: Path, target: Path) -> None:
         copy_compressed(segmentation, target)
         return
     labels = relabelled(read_volume(segmentation, case.case.name), case.labels)
-    SimpleITK.WriteImage(labels, str(target), useCompression=True)
+    write_volume(labels, target)
 
 
 def write_dataset_json(

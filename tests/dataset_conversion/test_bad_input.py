@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -185,6 +186,21 @@ def test_voxel_that_is_no_number(release: SmallRelease, raw: Path, value: float,
         "expected: finite numbers",
         f"found: {found}; the first at x,y,z = 2,0,6",
     )
+
+
+@pytest.mark.parametrize("value", [1.0, np.nan])
+def test_byte_order_does_not_matter(release: SmallRelease, raw: Path, value: float) -> None:
+    voxels, file = np.ones((8, 9, 7), ">f4"), release.scan(TWO, "T1")
+    voxels[2, 0, 6] = value
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(">f4")
+    grid_of = nibabel.Nifti1Image.from_filename(release.scan(TWO, "T2"))
+    nibabel.save(nibabel.Nifti1Image(voxels, grid_of.affine, header), file)
+    assert gzip.decompress(file.read_bytes())[:4] == b"\0\0\1\x5c"  # 348, highest byte first
+    if np.isnan(value):
+        assert contains(message(release, raw), "not numbers", TWO, "1 NaN, 0 infinite; the first at x,y,z = 2,0,6")
+    else:
+        assert len(convert_brats("brats2020", release.root, raw)) == 1
 
 
 def test_unknown_label(release: SmallRelease, raw: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from dataset_conversion import SiteAssignment, convert_brats
 from dataset_conversion.partial import complete_folder
+from nnunet_fedmepd.errors import DatasetError
 from tests.dataset_conversion.small_release import SmallRelease
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +68,7 @@ def test_conversion_that_cannot_write_leaves_nothing(release: SmallRelease, raw:
         release.add(case)
     raw.mkdir()
     (raw / ".Dataset501_BraTS2020_b.partial").write_text("A file, where the second site needs a folder.")
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(DatasetError, match=rf"The output cannot be written\n  file: {raw}\n  found: .*Not a directory"):
         convert(release, raw)
     assert [path.name for path in raw.iterdir()] == [".Dataset501_BraTS2020_b.partial"]
 
