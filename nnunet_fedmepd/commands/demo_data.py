@@ -39,7 +39,7 @@ def _add_image_arguments(parser: argparse.ArgumentParser, default: DemoDataSetti
     full = f"as BraTS: {'x'.join(str(n) for n in BRATS_SHAPE)} voxels of {BRATS_SPACING_MM:g} mm"
     parser.add_argument("--full", action="store_true", help=full)
     for name, meaning in (
-        ("heterogeneity", "how far scanners and patients differ between sites; 0: only in scale"),
+        ("heterogeneity", "how far scanners and patients differ between sites; 0: next to nothing"),
         ("confounders", "strength of vessels, choroid plexus, meninges and white-matter lesions; 0: none"),
         ("mass_effect", "how far tumours push the brain aside; 0: not at all"),
     ):

@@ -34,7 +34,7 @@ class Lattice:
     image_shape: tuple[int, ...]
     voxel_mm: Vector
     crop: tuple[slice, ...]
-    axes_mm: tuple[Float[np.ndarray, " n"], ...]
+    axes_mm: tuple[Float[np.ndarray, " _"], ...]
 
     @classmethod
     def of_image(cls, shape: tuple[int, int, int], spacing_mm: float) -> Lattice:

@@ -16,7 +16,7 @@ from nnunet_fedmepd.demo_data.tumour import TumourCore, TumourSeat, keep_large_p
 
 _FAR_MM = 1e3  # arrival of a front that never comes
 _CORE_SPEED = 60
-_SMALLEST_PIECE_MM3 = 300
+_SMALLEST_PIECE_MM3 = 300.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,12 +84,12 @@ def _read_slice(out: Path, row: dict[str, str]) -> _Slice:
     folder, case = out / row["folder"], row["case"]
     layout = _find_layout(folder)
     labels = _decode_labels(_read_voxels(folder / layout.name_labels(case), case), layout)
-    z = _tumour_slice(labels)
-    files = {modality: folder / layout.name_image(case, modality) for modality in BRATS_MODALITIES}
+    images = {m: _read_voxels(folder / layout.name_image(case, m), case) for m in BRATS_MODALITIES}
+    shown = (_find_tumour_slice(labels), *_find_brain_box(images["FLAIR"]))
     return _Slice(
         title=f"{row['site']} · {row['grade']}",
-        images={modality: _read_voxels(file, case)[z] for modality, file in files.items()},
-        labels=labels[z],
+        images={modality: image[shown] for modality, image in images.items()},
+        labels=labels[shown],
     )
 
 
@@ -111,10 +111,16 @@ def _decode_labels(labels: Shaped[np.ndarray, "Z Y X"], layout: Layout) -> Shape
     return np.where(labels == layout.enhancing_value, BRATS_LABELS["enhancing_tumor"], labels)
 
 
-def _tumour_slice(labels: Shaped[np.ndarray, "Z Y X"]) -> int:
+def _find_tumour_slice(labels: Shaped[np.ndarray, "Z Y X"]) -> int:
     """Return the axial slice through the tumour's centre of mass; the middle one if there is no tumour."""
     z = np.nonzero(labels)[0]
     return round(z.mean()) if z.size else labels.shape[0] // 2
+
+
+def _find_brain_box(image: Shaped[np.ndarray, "Z Y X"]) -> tuple[slice, slice]:
+    """Return the Y and X extent of what is not 0 in any axial slice, and a margin of a voxel."""
+    _, y, x = np.nonzero(image)
+    return slice(max(0, y.min() - 1), y.max() + 2), slice(max(0, x.min() - 1), x.max() + 2)
 
 
 def _draw(slices: list[_Slice]) -> Figure:

@@ -30,7 +30,7 @@ class DemoDataSettings:
         cases_per_site: one number for all sites, or one for each.
         test_per_site: how many cases, the last of each site, are marked `test`; all others `train`.
         seed: cases depend on it, their site's index and their index within the site.
-        heterogeneity: how far sites differ; 0: only in the scale of their grey values, 1: usual, 2: strongly.
+        heterogeneity: how far sites differ; 0: only in grey value scale and slice blur, 1: usual, 2: strongly.
         confounders: strength of what resembles a tumour but is none; 0: nothing, 1: usual.
         mass_effect: how far tumours push the brain aside; 0: not at all, 1: usual.
         layout: `brats2018`, `brats2020` or `brats2023`: folders, file names and label values.

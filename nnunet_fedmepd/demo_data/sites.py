@@ -71,7 +71,7 @@ def default_site_name(index: int) -> str:
 
 
 def draw_site(seed: int, index: int, heterogeneity: float, name: str | None = None) -> Site:
-    """Return site `index`; with heterogeneity 0 all sites are alike but for the scale of their grey values."""
+    """Return site `index`; with heterogeneity 0 they differ in grey value scale and slice blur only."""
     rng = start_site_stream(seed, index)
 
     def deviate(sd: float) -> float:

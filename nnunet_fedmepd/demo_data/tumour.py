@@ -13,7 +13,7 @@ from nnunet_fedmepd.demo_data.lattice import F32, Lattice, Mask, Vector, VectorF
 from nnunet_fedmepd.demo_data.sites import Site
 from nnunet_fedmepd.errors import ConfigurationError
 
-_SMALLEST_FOCUS_MM3 = 400
+_SMALLEST_FOCUS_MM3 = 400.0
 
 
 @dataclass(frozen=True)

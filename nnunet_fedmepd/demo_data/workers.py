@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -14,6 +15,8 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nnunet_fedmepd.errors import FedMEPDError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,9 +27,18 @@ def run_all(function: Callable[[Item], Result], items: Sequence[Item], workers: 
 
     With several workers `function` and the items must be picklable; a script that calls this needs Python's usual
     `if __name__ == "__main__":` guard.
+
+    Raises:
+        FedMEPDError: a worker process was killed, most often for lack of memory.
     """
-    with _map(function, items, min(workers, len(items))) as results, _progress() as progress:
-        return list(progress.track(results, total=len(items), description=description))
+    try:
+        with _map(function, items, min(workers, len(items))) as results, _progress() as progress:
+            return list(progress.track(results, total=len(items), description=description))
+    except BrokenProcessPool as error:
+        raise FedMEPDError(
+            f"{description}: one of {workers} worker processes was killed, most often for lack of memory. Run the "
+            "same again with fewer workers; what is finished is kept."
+        ) from error
 
 
 @contextmanager
