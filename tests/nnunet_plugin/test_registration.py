@@ -122,7 +122,8 @@ def test_the_hook_registers_when_nnunet_is_imported() -> None:
 def test_the_hook_itself_imports_neither_nnunet_nor_this_package() -> None:
     folder = str(ROOT / "startup_hook")
     code = (
-        f"import sys; sys.path.append({folder!r}); before = set(sys.modules)\n"
+        f"import sys; sys.path.insert(0, {folder!r}); sys.modules.pop('nnunet_fedmepd_hook', None)\n"
+        "before = set(sys.modules)\n"
         "import nnunet_fedmepd_hook as hook; hook.start(); print(sorted(set(sys.modules) - before))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
