@@ -114,6 +114,7 @@ def test_scans_keep_every_byte_and_labels_their_exact_grid(release: SmallRelease
 def test_segmentation_whose_labels_need_no_change_keeps_every_byte(tmp_path: Path, raw: Path) -> None:
     release = SmallRelease(tmp_path / "source", "brats2023")
     release.add("BraTS-GLI-00000-000")
+    write(volume(label_voxels([1, 2, 3]).astype(np.float32)), release.seg("BraTS-GLI-00000-000"))
     (dataset,) = convert_brats("brats2023", release.root, raw)
     written = dataset / "labelsTr" / "BraTS-GLI-00000-000.nii.gz"
     assert written.read_bytes() == release.seg("BraTS-GLI-00000-000").read_bytes()
