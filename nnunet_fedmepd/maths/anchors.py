@@ -173,9 +173,9 @@ def cluster(vectors: Float[Tensor, "N C"], n_clusters: int, seed: int) -> Int[Te
     """Return the k-means cluster of each vector, numbered by first appearance; never more clusters than vectors."""
     distinct = len(np.unique(vectors.numpy(), axis=0))
     kmeans = KMeans(min(n_clusters, distinct), n_init=10, random_state=seed)
-    return _number_by_appearance(kmeans.fit_predict(vectors.double().numpy()))
+    return _number_by_appearance(kmeans.fit_predict(vectors.double().numpy()).tolist())
 
 
 def _number_by_appearance(labels: Iterable[int]) -> Tensor:
     order: dict[int, int] = {}
-    return torch.tensor([order.setdefault(int(label), len(order)) for label in labels], dtype=torch.long)
+    return torch.tensor([order.setdefault(label, len(order)) for label in labels], dtype=torch.long)

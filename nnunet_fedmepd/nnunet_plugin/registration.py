@@ -23,6 +23,7 @@ _PLUGIN = "nnunet_fedmepd.nnunet_plugin"
 CLASSES = {
     "FedMEPDTrainer": f"{_PLUGIN}.trainer",
     "FedMEPDPlanner": f"{_PLUGIN}.planner",
+    "FedMEPDTinyPlanner": f"{_PLUGIN}.planner",
     "FedMEPDPreprocessor": f"{_PLUGIN}.preprocessor",
     "FedMEPDFingerprintExtractor": f"{_PLUGIN}.fingerprint",
 }

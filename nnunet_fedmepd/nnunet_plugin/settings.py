@@ -35,6 +35,7 @@ class TrainingSettings:
         region_weight: weight of the region maps' loss, all scales together (`nnunet`).
         auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (`nnunet`).
         modality_dropout: probability that a training sample keeps a random subset of its modalities only.
+        final_validation: predict and score the validation cases after training, as nnU-Net does.
         seed: of clustering and modality dropout.
     """
 
@@ -49,6 +50,7 @@ class TrainingSettings:
     region_weight: float = 1.0
     auxiliary_weight: float = 0.5
     modality_dropout: float = 0.0
+    final_validation: bool = True
     seed: int = 12345
 
     def __post_init__(self) -> None:
@@ -94,7 +96,8 @@ class TrainingSettings:
 
 
 def _parse(text: str, kind: type, variable: str) -> Any:
+    switches = {"0": False, "false": False, "1": True, "true": True}
     try:
-        return kind(text)
-    except ValueError:
+        return switches[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
         raise ConfigurationError(f"{variable}={text!r} cannot be read as {kind.__name__}.") from None

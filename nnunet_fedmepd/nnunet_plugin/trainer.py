@@ -13,7 +13,6 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor
-from torch._dynamo import OptimizedModule
 
 from nnunet_fedmepd.errors import UnsupportedError
 from nnunet_fedmepd.maths.anchors import momentum_for
@@ -80,8 +79,7 @@ class FedMEPDTrainer(nnUNetTrainer):
     def bare_network(self) -> FedMEPDNet:
         """The network without torch.compile's wrapper."""
         network: Any = self.network
-        bare: FedMEPDNet = network._orig_mod if isinstance(network, OptimizedModule) else network
-        return bare
+        return getattr(network, "_orig_mod", network)
 
     def _build_loss(self) -> FedMEPDLoss:
         n_targets = len(self._get_deep_supervision_scales())
@@ -144,6 +142,13 @@ class FedMEPDTrainer(nnUNetTrainer):
         super().on_train_epoch_end([{"loss": loss} for loss in losses])
         if self.is_lead and (state := self.anchor_collector.finish_epoch()) is not None:
             self.bare_network.set_anchors(state.anchors, state.valid, in_use=False)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Predict and score the validation cases, unless the settings say no."""
+        if self.settings.final_validation:
+            super().perform_actual_validation(save_probabilities)
+        else:
+            self.print_to_log_file("No final validation: the setting final_validation is off")
 
     def save_checkpoint(self, filename: str) -> None:
         """Save nnU-Net's checkpoint, with the anchors' state, atomically: an interrupted save leaves the old file."""
