@@ -70,7 +70,9 @@ def draw_displacement(rng: np.random.Generator, lattice: Lattice) -> VectorField
     """Draw the elastic deformation: the sum of three fields, coarse to fine, for each direction, in mm."""
 
     def draw() -> Volume:
-        return sum((sd * draw_field(rng, lattice, scale) for sd, scale in _ELASTIC_SD_AND_SCALE_MM), start=F32(0))
+        return sum(
+            (sd * draw_field(rng, lattice, scale) for sd, scale in _ELASTIC_SD_AND_SCALE_MM), start=np.zeros((), F32)
+        )
 
     return draw(), draw(), draw()
 

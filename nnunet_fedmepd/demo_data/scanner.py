@@ -49,4 +49,4 @@ def _draw_noise(rng: np.random.Generator, shape: tuple[int, ...], sd: float, lat
     """Draw Gaussian noise of standard deviation `sd`, correlated between neighbours where voxels are small."""
     correlation = _NOISE_CORRELATION_MM * np.minimum(1, 1.0 / lattice.voxel_mm)
     noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=F32), correlation, output=F32)
-    return noise * F32(sd / max(noise.std(), 1e-6))
+    return noise * F32(sd / np.maximum(noise.std(), F32(1e-6)))

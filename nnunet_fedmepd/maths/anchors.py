@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional
@@ -51,7 +51,7 @@ class AnchorState:
 
 
 def class_masks(
-    target: Num[Tensor, "B T *space"], n_classes: int, overlapping: bool, ignore_label: int | None = None
+    target: Shaped[Tensor, "B T *space"], n_classes: int, overlapping: bool, ignore_label: int | None = None
 ) -> Float[Tensor, "B L *space"]:
     """Return one mask a class from nnU-Net's target; ignored voxels belong to no class.
 
@@ -85,7 +85,7 @@ def pool_by_class(
 
 
 def average_by_case(
-    keys: Sequence[str], sums: Sequence[Float[Tensor, "P L C"]], counts: Sequence[Float[Tensor, "P L"]]
+    keys: Sequence[str], sums: Sequence[Float[Tensor, "P L _"]], counts: Sequence[Float[Tensor, "P L"]]
 ) -> CaseMeans:
     """Return the per-case means of P pooled patches: summed and counted per class first, divided last.
 
@@ -152,7 +152,7 @@ def update_anchors(
                 old = anchors[scale][label, k]
                 anchors[scale][label, k] = momentum * old + (1 - momentum) * mean if valid[label, k] else mean
             valid[label, k] = True
-    return AnchorState(tuple(anchors), valid, {case: tuple(m) for case, m in membership.items()})
+    return AnchorState(tuple(anchors), valid, {case: tuple(m) for case, m in membership.items() if max(m) >= 0})
 
 
 def _assign(

@@ -134,10 +134,11 @@ def test_the_wheel_carries_the_hook_at_its_root_and_no_tests(wheel: Path) -> Non
     names = zipfile.ZipFile(wheel).namelist()
     assert {"nnunet_fedmepd_hook.py", "nnunet_fedmepd.pth", "nnunet_fedmepd.start"} <= set(names)
     assert {"nnunet_fedmepd/py.typed", "dataset_conversion/__init__.py"} <= set(names)
-    assert not [name for name in names if name.startswith(("tests/", "startup_hook/"))]
+    assert not [name for name in names if name.startswith(("tests/", "plans/"))]
 
 
 def test_the_start_file_names_what_the_pth_file_calls() -> None:
-    module, function = (ROOT / "startup_hook" / "nnunet_fedmepd.start").read_text().strip().split(":")
-    line = (ROOT / "startup_hook" / "nnunet_fedmepd.pth").read_text()
+    hook = ROOT / "nnunet_fedmepd" / "nnunet_plugin" / "startup_hook"
+    module, function = (hook / "nnunet_fedmepd.start").read_text().strip().split(":")
+    line = (hook / "nnunet_fedmepd.pth").read_text()
     assert line == f"import {module}; {module}.{function}()\n"

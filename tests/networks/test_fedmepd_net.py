@@ -82,7 +82,9 @@ def test_training_output_has_one_region_map_per_scale_and_one_segmentation_per_m
 
 
 def test_anisotropic_strides_as_nnunet_plans_them_for_thick_slices():
-    network = build_network(["T1ce"], strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], kernel_sizes=[[1, 3, 3]] + [[3] * 3] * 2)
+    network = build_network(
+        ["T1ce"], strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], kernel_sizes=[[1, 3, 3]] + [[3] * 3] * 2
+    )
     assert network(torch.randn(1, 1, 4, 16, 16)).shape == (1, 4, 4, 16, 16)
 
 

@@ -10,8 +10,7 @@ def random(*shape):
 
 
 def test_fusion_is_gating_weighting_concatenating_and_mixing():
-    B, M, C, L, O, V = 2, 3, 4, 3, 5, 7
-    features, regions, gates, mixing = random(B, M, C, V), random(B, L, V), random(B, L, M), random(O, L, C)
+    features, regions, gates, mixing = random(2, 3, 4, 7), random(2, 3, 7), random(2, 3, 3), random(5, 3, 4)
     gated = torch.einsum("blm,bmcv->blcv", gates, features)
     concatenated = (regions[:, :, None] * gated).flatten(1, 2)
     expected = torch.einsum("ok,bkv->bov", mixing.flatten(1), concatenated)

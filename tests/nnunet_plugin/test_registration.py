@@ -12,6 +12,7 @@ import pytest
 from nnunet_fedmepd.nnunet_plugin.registration import CLASSES, LOOKUP_MODULE
 
 ROOT = Path(__file__).resolve().parents[2]
+HOOK = ROOT / "nnunet_fedmepd" / "nnunet_plugin" / "startup_hook"
 
 LOOKUP = """
 import importlib, sys
@@ -46,7 +47,7 @@ def python(code: str, **variables: str) -> str:
 
 def python_with_hook(code: str, **variables: str) -> str:
     """The same with what the `.pth` file does at start-up done first."""
-    start = f"import os, sys; sys.path.append({str(ROOT / 'startup_hook')!r}); os.environ.pop('FEDMEPD_NO_HOOK')\n"
+    start = f"import os, sys; sys.path.append({str(HOOK)!r}); os.environ.pop('FEDMEPD_NO_HOOK')\n"
     return python(f"{start}import nnunet_fedmepd_hook as hook; hook.start()\n{code}", **variables)
 
 
@@ -120,7 +121,7 @@ def test_the_hook_registers_when_nnunet_is_imported() -> None:
 
 
 def test_the_hook_itself_imports_neither_nnunet_nor_this_package() -> None:
-    folder = str(ROOT / "startup_hook")
+    folder = str(HOOK)
     code = (
         f"import sys; sys.path.insert(0, {folder!r}); sys.modules.pop('nnunet_fedmepd_hook', None)\n"
         "before = set(sys.modules)\n"

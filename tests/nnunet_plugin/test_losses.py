@@ -1,0 +1,68 @@
+"""The loss is what the paper and nnU-Net say it is."""
+
+import pytest
+import torch
+
+from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
+
+
+def mean_logit(logits, target):
+    return logits.mean() + 0 * target.sum()
+
+
+def output(auxiliary=None):
+    maps = [torch.full((1, 2, 4, 4), 10.0), torch.full((1, 2, 2, 2), 100.0), torch.full((1, 2, 1, 1), 7.0)]
+    return TrainingOutput(torch.ones(1, 2, 4, 4), maps, auxiliary, [])
+
+
+TARGETS = [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)]
+
+
+def test_region_maps_weigh_in_scale_by_scale_and_the_coarsest_without_target_is_left_out():
+    assert FedMEPDLoss(mean_logit, [0.5, 0.25], 1.0)(output(), TARGETS) == 1 + 5 + 25
+
+
+def test_the_auxiliary_term_is_the_mean_over_the_owned_modalities():
+    auxiliary = torch.stack([torch.full((1, 2, 4, 4), 2.0), torch.full((1, 2, 4, 4), 4.0)], 1)
+    assert FedMEPDLoss(mean_logit, [0.0, 0.0], 0.5)(output(auxiliary), TARGETS) == 1 + 0.5 * 3
+
+
+def test_every_modality_of_a_sample_is_compared_to_that_samples_target():
+    auxiliary = torch.zeros(2, 3, 2, 4, 4)
+    targets = [torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)]
+    seen = []
+    FedMEPDLoss(lambda logits, target: seen.append(target) or logits.sum(), [], 1.0)(
+        TrainingOutput(torch.zeros(2, 2, 4, 4), [], auxiliary, []), targets
+    )
+    assert seen[-1][:, 0, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_weights_are_nnunets_and_never_nan():
+    assert nnunet_region_weights(3) == [2 / 3, 1 / 3, 0]
+    assert nnunet_region_weights(1) == [1]
+
+
+def test_the_published_loss_is_small_for_the_truth_and_large_for_its_opposite():
+    target = torch.tensor([[[0, 1], [1, 1]]])[:, None]
+    truth = torch.nn.functional.one_hot(target[:, 0], 2).movedim(-1, 1) * 20.0
+    loss = FrequencyWeightedDiceCE()
+    assert loss(truth, target) < 1e-3
+    assert loss(-truth, target) > 1.9
+
+
+def test_the_published_cross_entropy_weighs_a_class_by_one_minus_its_frequency():
+    target = torch.tensor([[[0, 1, 1, 1]]])[:, None]
+    logits = torch.zeros(1, 2, 1, 4)
+    dice = 1 - ((2 * 0.5 / 3) + (2 * 1.5 / 5)) / 2
+    expected = (0.75 * 1 + 0.25 * 3) / 4 * torch.log(torch.tensor(2.0)) + dice
+    assert FrequencyWeightedDiceCE()(logits, target).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_ignored_voxels_change_nothing_in_the_published_loss():
+    target = torch.tensor([[[0, 1, 9]]])[:, None]
+    logits = torch.randn(1, 2, 1, 3)
+    other = logits.clone()
+    other[..., 2] += 5
+    loss = FrequencyWeightedDiceCE(ignore_label=9)
+    assert loss(logits, target) == loss(other, target)
