@@ -53,7 +53,7 @@ class AnchorCollector:
         masks = class_masks(target, self.n_classes, self.overlapping, self.ignore_label)
         masks = masks * complete.view(-1, *[1] * (masks.ndim - 1))
         pooled = [pool_by_class(features, masks) for features in fused]
-        self._keys.extend(keys)
+        self._keys.extend(str(key) for key in keys)  # nnU-Net's loader gives numpy's
         self._sums.append([sums for sums, _ in pooled])
         self._counts.append([counts for _, counts in pooled])
 

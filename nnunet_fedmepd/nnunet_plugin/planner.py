@@ -68,7 +68,7 @@ class FedMEPDPlanner(ExperimentPlanner):
             network = get_network_from_plans(
                 arch_class_name, everything, arch_kwargs_req_import, len(canonical), output_channels, allow_init=False
             )
-        return network.compute_conv_feature_map_size(patch_size)
+        return network.compute_conv_feature_map_size([int(n) for n in patch_size])
 
     def get_plans_for_configuration(
         self,
