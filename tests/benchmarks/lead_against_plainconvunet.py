@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.lead_against_plainconvunet OUT [--iterations 600] [--seeds 1 2]
 
-Generates one site of four-modality cases, plans both networks for the same GPU memory, trains each from scratch with its
-trainer's own defaults, predicts the held-out cases and appends one row per network and seed to OUT/dice.csv. Rows that are
-there already are not computed again, so an interrupted run goes on. The table in results/ was written by this command.
+Generates one site of four-modality cases, plans both networks for the same GPU memory, trains each from scratch with
+its trainer's own defaults, predicts the held-out cases and appends one row per network and seed to OUT/dice.csv. Rows
+that are there already are not computed again, so an interrupted run goes on. The table in results/ was written by this
+command.
 """
 
 from __future__ import annotations
