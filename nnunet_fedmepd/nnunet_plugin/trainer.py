@@ -52,6 +52,7 @@ class FedMEPDTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008  # nnU-Net's signature
     ) -> None:
         refuse_unsupported(plans, configuration)
+        _respect_thread_limit(device)
         vocabulary = planned_vocabulary(plans)
         self.settings = TrainingSettings.from_plans(plans)
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -193,6 +194,16 @@ def refuse_unsupported(plans: dict, configuration: str) -> None:
             "FedMEPDTrainer trains on one GPU; found a training spread over several. Run nnUNetv2_train without "
             "-num_gpus, and one fold or site per GPU with CUDA_VISIBLE_DEVICES."
         )
+
+
+def _respect_thread_limit(device: torch.device) -> None:
+    """Undo that nnU-Net's command takes every core of a CPU, where OMP_NUM_THREADS says how many to take.
+
+    Two trainings with all cores each wait for each other at every operation: ten times slower than one core each.
+    """
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if device.type == "cpu" and limit.isdigit() and int(limit) > 0:
+        torch.set_num_threads(int(limit))
 
 
 def draw_modality_dropout(
