@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from einops import rearrange
 from torch import Tensor, nn
 
-from nnunet_fedmepd.networks.blocks import BlockSettings, ConvBlock
+from nnunet_fedmepd.networks.blocks import BlockSettings, ConvBlock, Stages
 
 
 class AuxiliaryDecoder(nn.Module):
@@ -17,23 +17,14 @@ class AuxiliaryDecoder(nn.Module):
     teach every encoder to see the tumour by itself.
     """
 
-    def __init__(
-        self,
-        settings: BlockSettings,
-        features_per_stage: Sequence[int],
-        kernel_sizes: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        n_heads: int,
-    ) -> None:
+    def __init__(self, settings: BlockSettings, stages: Stages, n_heads: int) -> None:
         super().__init__()
-        finer = range(len(features_per_stage) - 1)
+        widths, finer = stages.features, range(len(stages) - 1)
         self.upsamplings = nn.ModuleList(
-            settings.upsampling(features_per_stage[s + 1], features_per_stage[s], strides[s + 1]) for s in finer
+            settings.upsampling(widths[s + 1], widths[s], stages.strides[s + 1]) for s in finer
         )
-        self.merges = nn.ModuleList(
-            ConvBlock(settings, features_per_stage[s], features_per_stage[s], kernel_sizes[s]) for s in finer
-        )
-        self.segmentation_head = settings.conv(features_per_stage[0], n_heads)
+        self.merges = nn.ModuleList(ConvBlock(settings, widths[s], widths[s], stages.kernel_sizes[s]) for s in finer)
+        self.segmentation_head = settings.conv(widths[0], n_heads)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, M, H, *space) from per-scale features (B, M, C, *space), high to low resolution."""

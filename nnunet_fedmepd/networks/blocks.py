@@ -49,6 +49,24 @@ class BlockSettings:
         return transposed_conv(in_channels, out_channels, list(stride), list(stride), bias=self.conv_bias)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Stages:
+    """The resolutions of a network, high to low, as nnU-Net plans them.
+
+    Attributes:
+        features: channels of each stage.
+        kernel_sizes: one size an axis, per stage.
+        strides: by which each stage reduces the resolution of the one before, per axis.
+    """
+
+    features: Sequence[int]
+    kernel_sizes: Sequence[Sequence[int]]
+    strides: Sequence[Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
 class ConvBlock(nn.Module):
     """Convolution, dropout, normalisation, nonlinearity, each where the settings have one.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nnunet_fedmepd.networks.blocks import BlockSettings, conv_stack
+from nnunet_fedmepd.networks.blocks import BlockSettings, Stages, conv_stack
 from nnunet_fedmepd.networks.fusion import RegionAwareFusion
 
 
@@ -27,8 +27,8 @@ class FusionDecoder(nn.Module):
 
     Args:
         settings: convolution, normalisation and nonlinearity.
-        features_per_stage, kernel_sizes, strides: per stage of the encoders, high to low resolution.
-        n_conv_per_stage: per stage but the coarsest, which takes the entry of its finer neighbour.
+        stages: widths, kernels and strides of the encoders.
+        n_convs: convolutions that decode each scale but the coarsest, which takes the last entry.
         owned: canonical indices of the owned modalities, in the order of the input channels.
         n_canonical: number of canonical modalities.
         n_heads: segmentation heads.
@@ -38,10 +38,8 @@ class FusionDecoder(nn.Module):
     def __init__(
         self,
         settings: BlockSettings,
-        features_per_stage: Sequence[int],
-        kernel_sizes: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        n_conv_per_stage: Sequence[int],
+        stages: Stages,
+        n_convs: Sequence[int],
         owned: Sequence[int],
         n_canonical: int,
         n_heads: int,
@@ -50,22 +48,21 @@ class FusionDecoder(nn.Module):
         super().__init__()
         # nnU-Net switches multi-scale outputs on and off through this attribute.
         self.deep_supervision = False
-        n_stages = len(features_per_stage)
-        self._widths, self._n_heads, self._n_regions = list(features_per_stage), n_heads, n_heads + overlapping
-        n_convs = [*n_conv_per_stage[: n_stages - 1], *n_conv_per_stage[-1:]] if n_stages > 1 else [1]
-        self._n_convs = n_convs
+        self._widths, self._n_heads, self._n_regions = list(stages.features), n_heads, n_heads + overlapping
+        self._n_convs = [*n_convs[: len(stages) - 1], *n_convs[-1:]] if len(stages) > 1 else [1]
         self.fusions = nn.ModuleList()
         self.merges = nn.ModuleList()
         self.upsamplings = nn.ModuleList()
-        for s, width in enumerate(features_per_stage):
-            has_coarser = s + 1 < n_stages
+        for s, width in enumerate(stages.features):
+            has_coarser = s + 1 < len(stages)
             self.fusions.append(
                 RegionAwareFusion(settings, width, owned, n_canonical, n_heads, overlapping, has_coarser)
             )
-            self.merges.append(conv_stack(settings, n_convs[s], (1 + has_coarser) * width, width, kernel_sizes[s]))
+            merged = (1 + has_coarser) * width
+            self.merges.append(conv_stack(settings, self._n_convs[s], merged, width, stages.kernel_sizes[s]))
             if has_coarser:
-                self.upsamplings.append(settings.upsampling(features_per_stage[s + 1], width, strides[s + 1]))
-        self.segmentation_head = settings.conv(features_per_stage[0], n_heads)
+                self.upsamplings.append(settings.upsampling(stages.features[s + 1], width, stages.strides[s + 1]))
+        self.segmentation_head = settings.conv(stages.features[0], n_heads)
 
     def forward(self, features: Sequence[Tensor], present: Tensor, calibrations: nn.ModuleList) -> DecoderOutput:
         """Return segmentation, region maps and fused features.

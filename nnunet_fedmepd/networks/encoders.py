@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from nnunet_fedmepd.networks.blocks import BlockSettings, conv_stack
+from nnunet_fedmepd.networks.blocks import BlockSettings, Stages, conv_stack
 
 
 class ModalityEncoder(nn.Module):
@@ -14,22 +14,16 @@ class ModalityEncoder(nn.Module):
 
     Args:
         settings: convolution, normalisation and nonlinearity.
-        features_per_stage, kernel_sizes, strides, n_conv_per_stage: one entry per stage, as nnU-Net plans them.
+        stages: widths, kernels and strides.
+        n_convs: convolutions of each stage.
     """
 
-    def __init__(
-        self,
-        settings: BlockSettings,
-        features_per_stage: Sequence[int],
-        kernel_sizes: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        n_conv_per_stage: Sequence[int],
-    ) -> None:
+    def __init__(self, settings: BlockSettings, stages: Stages, n_convs: Sequence[int]) -> None:
         super().__init__()
-        widths = [1, *features_per_stage]
+        widths = [1, *stages.features]
         self.stages = nn.ModuleList(
-            conv_stack(settings, n_conv_per_stage[s], widths[s], widths[s + 1], kernel_sizes[s], strides[s])
-            for s in range(len(features_per_stage))
+            conv_stack(settings, n_convs[s], widths[s], widths[s + 1], stages.kernel_sizes[s], stages.strides[s])
+            for s in range(len(stages))
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:

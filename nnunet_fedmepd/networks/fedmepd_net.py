@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError, ModalityError
 from nnunet_fedmepd.maths.parameters import FilterGroup
 from nnunet_fedmepd.networks.auxiliary import AuxiliaryDecoder
-from nnunet_fedmepd.networks.blocks import BlockSettings, filter_groups
+from nnunet_fedmepd.networks.blocks import BlockSettings, Stages, filter_groups
 from nnunet_fedmepd.networks.calibration import CALIBRATION_MODES, AnchorCalibration
 from nnunet_fedmepd.networks.decoder import FusionDecoder
 from nnunet_fedmepd.networks.encoders import ModalityEncoder
@@ -114,22 +114,17 @@ class FedMEPDNet(nn.Module):
             nonlin,
             nonlin_kwargs or {},
         )
-        widths = _per_stage(features_per_stage, n_stages)
-        convs = _per_stage(n_conv_per_stage, n_stages)
-        decoder_convs = _per_stage(n_conv_per_stage_decoder, n_stages - 1)
+        stages = Stages(_per_stage(features_per_stage, n_stages), kernel_sizes, strides)
         self.strides = [list(stride) for stride in strides]
-        self._widths, self._n_convs = widths, convs
+        self._widths, self._n_convs = stages.features, _per_stage(n_conv_per_stage, n_stages)
         self.encoders = nn.ModuleDict(
-            {m: ModalityEncoder(settings, widths, kernel_sizes, strides, convs) for m in self.modalities}
+            {modality: ModalityEncoder(settings, stages, self._n_convs) for modality in self.modalities}
         )
-        owned = [self.canonical_modalities.index(m) for m in self.modalities]
         self.decoder = FusionDecoder(
             settings,
-            widths,
-            kernel_sizes,
-            strides,
-            decoder_convs,
-            owned,
+            stages,
+            _per_stage(n_conv_per_stage_decoder, n_stages - 1),
+            [self.canonical_modalities.index(modality) for modality in self.modalities],
             len(self.canonical_modalities),
             num_classes,
             overlapping_regions,
@@ -146,9 +141,9 @@ class FedMEPDNet(nn.Module):
                 calibration_head_width,
                 calibration_dropout,
             )
-            for width in widths
+            for width in stages.features
         )
-        self.auxiliary = AuxiliaryDecoder(settings, widths, kernel_sizes, strides, num_classes)
+        self.auxiliary = AuxiliaryDecoder(settings, stages, num_classes)
 
     def forward(self, images: Tensor) -> Tensor | TrainingOutput:
         """Segment `images` (B, M, *space), channels in the order of `modalities`.

@@ -25,12 +25,16 @@ class FedMEPDPlanner(ExperimentPlanner):
     topology, patch and batch size from the same fingerprint. A cascade is not planned.
     """
 
+    default_plans_name = "FedMEPDPlans"
+    # Half of nnU-Net's widths: an encoder per modality then costs about what its one wide encoder costs.
+    base_features, max_features_3d, max_features_2d = 16, 160, 256
+
     def __init__(
         self,
         dataset_name_or_id: str | int,
         gpu_memory_target_in_gb: float = 8,
         preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "FedMEPDPlans",
+        plans_name: str | None = None,
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
@@ -40,17 +44,16 @@ class FedMEPDPlanner(ExperimentPlanner):
             dataset_name_or_id,
             gpu_memory_target_in_gb,
             preprocessor_name,
-            plans_name,
+            plans_name or self.default_plans_name,
             overwrite_target_spacing,
             suppress_transpose,
         )
         self.vocabulary = vocabulary_of(self.dataset_json)
         self.modalities = owned_modalities(self.dataset_json, self.vocabulary, f"{self.dataset_name}/dataset.json")
         self.UNet_class = FedMEPDNet
-        # Half of nnU-Net's widths: an encoder per modality then costs about what its one wide encoder costs.
-        self.UNet_base_num_features = 16
-        self.UNet_max_features_3d = 160
-        self.UNet_max_features_2d = 256
+        self.UNet_base_num_features = self.base_features
+        self.UNet_max_features_3d = self.max_features_3d
+        self.UNet_max_features_2d = self.max_features_2d
 
     def static_estimate_VRAM_usage(  # noqa: N802  # nnU-Net's name, called on the instance
         self,
@@ -118,23 +121,5 @@ class FedMEPDPlanner(ExperimentPlanner):
 class FedMEPDTinyPlanner(FedMEPDPlanner):
     """`FedMEPDPlanner` with half its widths, at most 64 features: trains on a CPU in minutes."""
 
-    def __init__(
-        self,
-        dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 8,
-        preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "FedMEPDTinyPlans",
-        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
-        suppress_transpose: bool = False,
-    ) -> None:
-        super().__init__(
-            dataset_name_or_id,
-            gpu_memory_target_in_gb,
-            preprocessor_name,
-            plans_name,
-            overwrite_target_spacing,
-            suppress_transpose,
-        )
-        self.UNet_base_num_features = 8
-        self.UNet_max_features_3d = 64
-        self.UNet_max_features_2d = 64
+    default_plans_name = "FedMEPDTinyPlans"
+    base_features, max_features_3d, max_features_2d = 8, 64, 64

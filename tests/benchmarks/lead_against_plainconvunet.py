@@ -30,7 +30,7 @@ from nnunet_fedmepd.demo_data.settings import DemoDataSettings
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 
 DATA = DemoDataSettings(shape=(48, 56, 48), spacing_mm=3.0, sites=1, cases_per_site=20, test_per_site=10, seed=11)
-GPU_MEMORY_GB = 0.3
+GPU_MEMORY_GB = 0.2
 COLUMNS = ("network", "seed", "iterations", *BRATS_REGIONS, "mean", "seconds")
 
 
