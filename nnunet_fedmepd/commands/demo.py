@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunet_fedmepd.errors import FedMEPDError
+from nnunet_fedmepd.evaluation.segmentation_picture import PredictedCase, draw_segmentations
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 
 PLANNER, PLANS, CONFIGURATION = "FedMEPDTinyPlanner", "FedMEPDTinyPlans", "3d_fullres"
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     demo.train()
     demo.predict()
     demo.show_table()
+    demo.draw_picture()
     demo.console.print(f"{time.monotonic() - started:.0f} s in all; everything is in {demo.folder}")
     return 0
 
@@ -144,7 +146,7 @@ class Demo:
             self._run(
                 *("nnUNetv2_predict", "-i", self.raw / site.dataset / "imagesTs", "-o", self._predictions(site)),
                 *("-d", site.dataset_id, "-c", CONFIGURATION, "-f", "all", *self._trained()),
-                *("--disable_tta", "-npp", 0, "-nps", 0),
+                *("--disable_tta", "-npp", 0, "-nps", 0, "--continue_prediction"),
                 site=site,
             )
 
@@ -163,6 +165,17 @@ class Demo:
             means = [_mean(case[region] for case in scores.values()) for region in BRATS_REGIONS]
             table.add_row(site.name, "+".join(site.modalities), *(f"{value:.3f}" for value in [*means, _mean(means)]))
         self.console.print(table)
+
+    def draw_picture(self) -> None:
+        """Draw the first held-out case of every site."""
+        cases = []
+        for site in SITES:
+            prediction = min(self._predictions(site).glob("*.nii.gz"))
+            case, dataset = prediction.name.removesuffix(".nii.gz"), self.raw / site.dataset
+            image = dataset / "imagesTs" / f"{case}_{len(site.modalities) - 1:04d}.nii.gz"
+            title = f"{site.name}: {site.modalities[-1]}"
+            cases.append(PredictedCase(title, image, dataset / "labelsTs" / prediction.name, prediction))
+        self.console.print(f"picture: {draw_segmentations(cases, self.folder / 'segmentations.png')}")
 
     def _train(self, site: DemoSite) -> None:
         fold = self.results / site.dataset / f"FedMEPDTrainer__{PLANS}__{CONFIGURATION}" / "fold_all"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,12 +16,18 @@ from nnunet_fedmepd.demo_data.generate import TABLE_FILE
 from nnunet_fedmepd.demo_data.layouts import LAYOUTS, Layout
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.modalities import BRATS_LABELS, BRATS_MODALITIES
+from nnunet_fedmepd.pictures import (
+    add_label_legend,
+    draw_image,
+    draw_labels,
+    find_brain_box,
+    find_tumour_slice,
+    save_png,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = {"necrotic_core": "tab:red", "edema": "tab:green", "enhancing_tumor": "gold"}
 _PANEL_INCHES = 1.7
 
 
@@ -58,7 +63,7 @@ def draw_overview(data: Path, file: Path, cases: int = 4) -> Path:
         raise ConfigurationError(f"Demo data: picture: expected at least 1 case; found {cases}.")
     table = data / TABLE_FILE if data.is_dir() else data
     slices = [_read_slice(table.parent, row) for row in _choose_cases(_read_table(table), cases)]
-    _save(_draw(slices), file)
+    save_png(_draw(slices), file)
     return file
 
 
@@ -85,7 +90,7 @@ def _read_slice(out: Path, row: dict[str, str]) -> _Slice:
     layout = _find_layout(folder)
     labels = _decode_labels(_read_voxels(folder / layout.name_labels(case), case), layout)
     images = {m: _read_voxels(folder / layout.name_image(case, m), case) for m in BRATS_MODALITIES}
-    shown = (_find_tumour_slice(labels), *_find_brain_box(images["FLAIR"]))
+    shown = (find_tumour_slice(labels), *find_brain_box(images["FLAIR"]))
     return _Slice(
         title=f"{row['site']} · {row['grade']}",
         images={modality: image[shown] for modality, image in images.items()},
@@ -111,21 +116,8 @@ def _decode_labels(labels: Shaped[np.ndarray, "Z Y X"], layout: Layout) -> Shape
     return np.where(labels == layout.enhancing_value, BRATS_LABELS["enhancing_tumor"], labels)
 
 
-def _find_tumour_slice(labels: Shaped[np.ndarray, "Z Y X"]) -> int:
-    """Return the axial slice through the tumour's centre of mass; the middle one if there is no tumour."""
-    z = np.nonzero(labels)[0]
-    return round(z.mean()) if z.size else labels.shape[0] // 2
-
-
-def _find_brain_box(image: Shaped[np.ndarray, "Z Y X"]) -> tuple[slice, slice]:
-    """Return the Y and X extent of what is not 0 in any axial slice, and a margin of a voxel."""
-    _, y, x = np.nonzero(image)
-    return slice(max(0, y.min() - 1), y.max() + 2), slice(max(0, x.min() - 1), x.max() + 2)
-
-
 def _draw(slices: list[_Slice]) -> Figure:
     from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
-    from matplotlib.patches import Patch
 
     columns = [*BRATS_MODALITIES, "labels"]
     size = (_PANEL_INCHES * len(columns), _PANEL_INCHES * 1.2 * len(slices) + 0.4)
@@ -135,39 +127,14 @@ def _draw(slices: list[_Slice]) -> Figure:
         _draw_row(row, shown)
     for panel, title in zip(panels[0], columns, strict=True):
         panel.set_title(title, color="white", fontsize=10)
-    handles = [Patch(color=colour, label=label.replace("_", " ")) for label, colour in _COLOURS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor="white", frameon=False)
+    add_label_legend(figure)
     return figure
 
 
 def _draw_row(row: np.ndarray, shown: _Slice) -> None:
     for panel, image in zip(row, shown.images.values(), strict=False):
-        _draw_image(panel, image)
+        draw_image(panel, image)
     overlay = row[-1]
-    _draw_image(overlay, shown.images["FLAIR"])
-    overlay.imshow(_colour_labels(shown.labels), interpolation="nearest", aspect="equal")
+    draw_image(overlay, shown.images["FLAIR"])
+    draw_labels(overlay, shown.labels)
     row[0].set_ylabel(shown.title, color="white", fontsize=9)
-
-
-def _draw_image(panel: Axes, image: Shaped[np.ndarray, "Y X"]) -> None:
-    brain = image[image > 0]
-    darkest, brightest = np.percentile(brain, (1, 99.5)) if brain.size else (0, 1)
-    panel.imshow(np.where(image > 0, image, darkest), cmap="gray", vmin=darkest, vmax=brightest)
-    panel.set(xticks=[], yticks=[])
-    panel.spines[:].set_visible(False)
-
-
-def _colour_labels(labels: Shaped[np.ndarray, "Y X"]) -> Shaped[np.ndarray, "Y X 4"]:
-    from matplotlib.colors import to_rgba
-
-    coloured = np.zeros((*labels.shape, 4))
-    for label, colour in _COLOURS.items():
-        coloured[labels == BRATS_LABELS[label]] = to_rgba(colour, alpha=0.6)
-    return coloured
-
-
-def _save(figure: Figure, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.partial")
-    figure.savefig(temporary, dpi=130, format="png")
-    os.replace(temporary, file)

@@ -1,0 +1,67 @@
+"""What all pictures share: grey images, coloured label maps, a legend, and saving."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Shaped
+
+from nnunet_fedmepd.modalities import BRATS_LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LABEL_COLOURS = {"necrotic_core": "tab:red", "edema": "tab:green", "enhancing_tumor": "gold"}
+
+
+def draw_image(panel: Axes, image: Shaped[np.ndarray, "Y X"]) -> None:
+    """Draw a slice in grey, from its 1st to its 99.5th percentile; 0 is background."""
+    brain = image[image > 0]
+    darkest, brightest = np.percentile(brain, (1, 99.5)) if brain.size else (0, 1)
+    panel.imshow(np.where(image > 0, image, darkest), cmap="gray", vmin=darkest, vmax=brightest)
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
+
+
+def draw_labels(panel: Axes, labels: Shaped[np.ndarray, "Y X"]) -> None:
+    """Draw a slice of labels with the values of `BRATS_LABELS`, translucent, over what is there."""
+    from matplotlib.colors import to_rgba
+
+    coloured = np.zeros((*labels.shape, 4))
+    for label, colour in LABEL_COLOURS.items():
+        coloured[labels == BRATS_LABELS[label]] = to_rgba(colour, alpha=0.6)
+    panel.imshow(coloured, interpolation="nearest", aspect="equal")
+
+
+def add_label_legend(figure: Figure) -> None:
+    """Say below the panels which colour is which label."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=label.replace("_", " ")) for label, colour in LABEL_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor="white", frameon=False)
+
+
+def find_tumour_slice(labels: Shaped[np.ndarray, "Z Y X"]) -> int:
+    """Return the axial slice through the tumour's centre of mass; the middle one if there is no tumour."""
+    z = np.nonzero(labels)[0]
+    return round(z.mean()) if z.size else labels.shape[0] // 2
+
+
+def find_brain_box(image: Shaped[np.ndarray, "Z Y X"]) -> tuple[slice, slice]:
+    """Return the Y and X extent of what is not 0 in any axial slice, and a margin of a voxel."""
+    _, y, x = np.nonzero(image)
+    if not y.size:
+        return slice(None), slice(None)
+    return slice(max(0, y.min() - 1), y.max() + 2), slice(max(0, x.min() - 1), x.max() + 2)
+
+
+def save_png(figure: Figure, file: Path) -> None:
+    """Save a picture atomically, making its folder where needed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.partial")
+    figure.savefig(temporary, dpi=130, format="png")
+    os.replace(temporary, file)
