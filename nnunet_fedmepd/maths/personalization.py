@@ -1,0 +1,296 @@
+"""Which filters of the fusion decoder a site keeps to itself (Liu et al. 2025, section 3.4).
+
+A site compares, filter by filter, how the lead's decoder changed in a round (dW_s) with how its own training changed it
+(dW_i): c_ij = cos(dW_s,j , dW_i,j). A filter that disagrees too often becomes personal for good.
+
+Deliberate departure: in the publication the server computes all this from every site's update. Here each site does, for
+itself: it is sent the lead's decoder every round, so it knows dW_s as well as its own dW_i. The numbers are the same,
+but no update of a single site and no state of any site is needed elsewhere.
+
+A site that misses a round does not know that round's dW_s: it leaves its state as it is and goes on with the next
+round that it sees from start to end. A site that joins late starts with `fresh`.
+
+Legend: F filters of a group, D values per filter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from nnunet_fedmepd.errors import ConfigurationError
+from nnunet_fedmepd.maths.aggregation import LEAD_SHARE
+from nnunet_fedmepd.maths.parameters import FilterGroup, ParameterError, check_alike, check_groups, filter_matrix
+
+
+@dataclass(frozen=True)
+class PersonalizationSettings:
+    """How filters become personal; the defaults are those of Liu et al. 2025 except for the warm-up's unit.
+
+    Attributes:
+        patience: P, disagreements in a row (not interrupted by an agreement) after which a filter becomes personal.
+        warm_up_rounds: rounds at the start in which nothing is judged (published: 30 of 1,000).
+        importance_memory: share of the old importance that is kept each round.
+        max_ratio: bound of |dW_s| / |dW_i|, which is unbounded in the publication; a filter that hardly moved at a
+            site must not outweigh all other sites.
+        leave_one_out: judge by the lead's change without the site's own share in it (published: with it).
+        update_memory: judge by moving averages of dW_s and dW_i with this memory, in [0, 1); 0 judges single rounds.
+        noise_margin: |c| up to this many standard deviations of the cosine of two independent random
+            updates, 1 / sqrt(D), counts as neither agreement nor disagreement (published: 0).
+    """
+
+    patience: int = 10
+    warm_up_rounds: int = 30
+    importance_memory: float = 0.95
+    max_ratio: float = 1000.0
+    leave_one_out: bool = False
+    update_memory: float = 0.0
+    noise_margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} is {getattr(self, name)}; expected {expected}."
+            for name, valid, expected in (
+                ("patience", self.patience >= 1, "at least 1"),
+                ("warm_up_rounds", self.warm_up_rounds >= 0, "at least 0"),
+                ("importance_memory", 0 <= self.importance_memory <= 1, "a share from 0 to 1"),
+                ("max_ratio", 0 < self.max_ratio < math.inf, "a positive number"),
+                ("update_memory", 0 <= self.update_memory < 1, "a share from 0 to less than 1"),
+                ("noise_margin", 0 <= self.noise_margin < math.inf, "at least 0"),
+            )
+            if not valid
+        ]
+        if problems:
+            raise ConfigurationError("Personalization: " + " ".join(problems))
+
+
+@dataclass(frozen=True)
+class Personalization:
+    """What a site remembers about its filters from round to round. It never leaves the site as a whole.
+
+    Attributes:
+        patience: group name -> (F,) int64, disagreements left; 0 where personal.
+        importance: group name -> (F,) float32 h_ij; 0 where personal.
+        shared: group name -> (F,) bool b_ij.
+        lead_average, site_average: moving averages of dW_s and dW_i; empty where `update_memory` is 0.
+    """
+
+    patience: Mapping[str, Tensor]
+    importance: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor]
+    lead_average: Mapping[str, Tensor] = field(default_factory=dict)
+    site_average: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundEvidence:
+    """What a site knows once a round is over.
+
+    Attributes:
+        round_number: counted from 1.
+        lead_update: dW_s, the lead's decoder after this round minus the one after the previous round, whole parameters;
+            zero, or anything, in filters that are already personal (those are not sent).
+        site_update: dW_i, the site's decoder after its local training minus before.
+        case_share: n_i / N, training cases of the site over those of the federation.
+        own_share: group name -> (F,) share of the site's update in the lead's, see `own_share`; leave-one-out only.
+    """
+
+    round_number: int
+    lead_update: Mapping[str, Tensor]
+    site_update: Mapping[str, Tensor]
+    case_share: float
+    own_share: Mapping[str, Tensor] | None = None
+
+
+def fresh(groups: Sequence[FilterGroup], settings: PersonalizationSettings) -> Personalization:
+    """Return the state of a site that has seen no round: all filters shared, full patience, importance 1."""
+    return Personalization(
+        patience={g.name: torch.full((g.n_filters,), settings.patience) for g in groups},
+        importance={g.name: torch.ones(g.n_filters) for g in groups},
+        shared={g.name: torch.ones(g.n_filters, dtype=torch.bool) for g in groups},
+    )
+
+
+def personalize(
+    state: Personalization, evidence: RoundEvidence, groups: Sequence[FilterGroup], settings: PersonalizationSettings
+) -> Personalization:
+    """Return the state after a round; the same state during warm-up.
+
+    Raises:
+        ParameterError: updates and groups do not fit together, or an update is not finite.
+        ConfigurationError: leave-one-out without `own_share`, or a share of cases outside [0, 1].
+    """
+    if not 0 <= evidence.case_share <= 1:
+        raise ConfigurationError(f"The site's share of cases is {evidence.case_share}; expected n_i / N from 0 to 1.")
+    if evidence.round_number <= settings.warm_up_rounds:
+        return state
+    lead, site = evidence.lead_update, evidence.site_update
+    check_groups(site, groups)
+    check_alike(lead, site, "The lead's update")
+    if settings.leave_one_out:
+        if evidence.own_share is None:
+            raise ConfigurationError("Leave-one-out needs the site's own share in the lead's update; none was given.")
+        lead = leave_one_out(lead, site, groups, evidence.own_share)
+    lead_average = average_updates(state.lead_average, lead, settings.update_memory)
+    site_average = average_updates(state.site_average, site, settings.update_memory)
+    judged = beyond_noise(agreement(lead_average, site_average, groups), site, groups, settings.noise_margin)
+    judged_state = update(state, judged, norms(lead, groups), norms(site, groups), evidence.case_share, settings)
+    if settings.update_memory == 0:
+        return judged_state
+    return Personalization(
+        judged_state.patience, judged_state.importance, judged_state.shared, lead_average, site_average
+    )
+
+
+def agreement(
+    lead_update: Mapping[str, Tensor], site_update: Mapping[str, Tensor], groups: Sequence[FilterGroup]
+) -> dict[str, Tensor]:
+    """Return group name -> (F,) float64 cosine of the two updates of each filter; 0 where one of them is zero.
+
+    Raises:
+        ParameterError: an update is not finite.
+    """
+    lead_norms, site_norms = norms(lead_update, groups), norms(site_update, groups)
+    cosines = {}
+    for group in groups:
+        dots = (filter_matrix(lead_update, group).double() * filter_matrix(site_update, group).double()).sum(1)
+        cosines[group.name] = _ratio(dots, lead_norms[group.name] * site_norms[group.name]).clamp(-1, 1)
+    return cosines
+
+
+def norms(updates: Mapping[str, Tensor], groups: Sequence[FilterGroup]) -> dict[str, Tensor]:
+    """Return group name -> (F,) float64 Euclidean norm of each filter's update.
+
+    Raises:
+        ParameterError: an update is not finite.
+    """
+    result = {group.name: torch.linalg.vector_norm(filter_matrix(updates, group).double(), dim=1) for group in groups}
+    for name, norm in result.items():
+        if not bool(norm.isfinite().all()):
+            raise ParameterError(f"The update of filter group {name!r} is not finite; has the training diverged?")
+    return result
+
+
+def leave_one_out(
+    lead_update: Mapping[str, Tensor],
+    site_update: Mapping[str, Tensor],
+    groups: Sequence[FilterGroup],
+    share: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Return dW_s without the site's own contribution to it.
+
+    All sites start a round from the lead's filter D_j, so that aggregation moves the lead's filter by
+    (1 - lam) * sum_k h_kj dW_kj / sum_k h_kj, and the lead's own training adds the rest. The part of site i is
+    share_ij * dW_i,j with share_ij = (1 - lam) * h_ij / sum_k h_kj, and is subtracted. How the lead's training reacted to
+    that part remains.
+
+    Args:
+        share: group name -> (F,) share_ij, from `own_share`.
+    """
+    return {
+        name: (lead_update[name].double() - _along(share[group.name].double(), site_update[name], axis)).to(
+            lead_update[name].dtype
+        )
+        for group in groups
+        for name, axis in group.members
+    }
+
+
+def own_share(
+    importance: Mapping[str, Tensor], totals: Mapping[str, Tensor], lead_share: float = LEAD_SHARE
+) -> dict[str, Tensor]:
+    """Return (1 - lam) * h_ij / sum_k h_kj for each filter, 0 where no site shares it.
+
+    Args:
+        importance: group name -> (F,) h_ij that the site sent in this round, 0 where the filter was personal and
+            everywhere where its update did not enter the sum.
+        totals: group name -> (F,) sum_k h_kj, which the coordinator announces.
+        lead_share: lam.
+    """
+    return {name: (1 - lead_share) * _ratio(h.double(), totals[name].double()) for name, h in importance.items()}
+
+
+def average_updates(average: Mapping[str, Tensor], update: Mapping[str, Tensor], memory: float) -> dict[str, Tensor]:
+    """Return memory * average + (1 - memory) * update; the update itself where there is no average yet."""
+    if not average:
+        return dict(update)
+    return {name: memory * average[name] + (1 - memory) * update[name] for name in update}
+
+
+def beyond_noise(
+    cosines: Mapping[str, Tensor], updates: Mapping[str, Tensor], groups: Sequence[FilterGroup], margin: float
+) -> dict[str, Tensor]:
+    """Return the cosines with those set to 0 that lie within `margin` / sqrt(D) of it.
+
+    1 / sqrt(D) is the standard deviation of the cosine of two independent, uniformly directed updates.
+    """
+    widths = {g.name: sum(updates[name].numel() for name, _ in g.members) // g.n_filters for g in groups}
+    return {name: torch.where(c.abs() > margin / math.sqrt(widths[name]), c, 0.0) for name, c in cosines.items()}
+
+
+def update(
+    state: Personalization,
+    agreement: Mapping[str, Tensor],
+    lead_norms: Mapping[str, Tensor],
+    site_norms: Mapping[str, Tensor],
+    case_share: float,
+    settings: PersonalizationSettings,
+) -> Personalization:
+    """Return the state after one judgement of every filter.
+
+    Where c_ij < 0 patience falls by one, where c_ij > 0 it is restored, where c_ij = 0 it stays. At 0 the filter is
+    personal for good. h_ij <- memory * h_ij + (1 - memory) * (|dW_s,j| / |dW_i,j|) * n_i / N, unchanged where
+    |dW_i,j| = 0, and 0 once personal.
+
+    Args:
+        agreement: group name -> (F,) c_ij.
+        lead_norms, site_norms: group name -> (F,) |dW_s,j| and |dW_i,j|.
+        case_share: n_i / N.
+    """
+    patience = {
+        name: _next_patience(left, agreement[name], state.shared[name], settings.patience)
+        for name, left in state.patience.items()
+    }
+    shared = {name: state.shared[name] & (left > 0) for name, left in patience.items()}
+    importance = {
+        name: torch.where(
+            shared[name], _next_importance(h, lead_norms[name], site_norms[name], case_share, settings), 0.0
+        )
+        for name, h in state.importance.items()
+    }
+    return Personalization(patience, importance, shared, state.lead_average, state.site_average)
+
+
+def _next_patience(
+    left: Int[Tensor, " F"], cosine: Float[Tensor, " F"], shared: Bool[Tensor, " F"], full: int
+) -> Int[Tensor, " F"]:
+    changed = torch.where(cosine > 0, full, left - (cosine < 0).long())
+    return torch.where(shared, changed, 0)
+
+
+def _next_importance(
+    h: Float[Tensor, " F"],
+    lead_norm: Float[Tensor, " F"],
+    site_norm: Float[Tensor, " F"],
+    case_share: float,
+    settings: PersonalizationSettings,
+) -> Float[Tensor, " F"]:
+    ratio = _ratio(lead_norm, site_norm).clamp(max=settings.max_ratio)
+    memory = settings.importance_memory
+    changed = memory * h.double() + (1 - memory) * ratio * case_share
+    return torch.where(site_norm > 0, changed, h.double()).to(h.dtype)
+
+
+def _ratio(numerator: Float[Tensor, " F"], denominator: Float[Tensor, " F"]) -> Float[Tensor, " F"]:
+    """Return the quotient, 0 where the denominator is."""
+    return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1.0), 0.0)
+
+
+def _along(share: Float[Tensor, " F"], update: Tensor, axis: int) -> Tensor:
+    """Return `update` with each filter multiplied by its share."""
+    return share.view(*(-1 if i == axis else 1 for i in range(update.ndim))) * update.double()
