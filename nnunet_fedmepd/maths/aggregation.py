@@ -19,7 +19,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nnunet_fedmepd.maths.parameters import FilterGroup, FilterSubset, ParameterError, check_groups, check_masks, dense
+from nnunet_fedmepd.maths.parameters import (
+    FilterGroup,
+    FilterSubset,
+    ParameterError,
+    along_axis,
+    check_groups,
+    check_masks,
+    dense,
+)
 
 # Share of a filter that the lead keeps of its own (Liu et al. 2025).
 LEAD_SHARE = 0.3
@@ -89,7 +97,7 @@ def exact(values: Float[Tensor, "*shape"], name: str) -> ExactSum:
     return ExactSum(coarse.long(), fine.round().long())
 
 
-def weigh_encoders(encoders: Mapping[str, Mapping[str, Tensor]], weight: float = 1.0) -> WeightedSum:
+def weigh_encoders(encoders: Mapping[str, Mapping[str, Tensor]], weight: float | int = 1) -> WeightedSum:
     """Return a site's contribution to the encoders of its modalities.
 
     Args:
@@ -129,9 +137,7 @@ def encoder_means(total: WeightedSum, own: Mapping[str, Mapping[str, Tensor]]) -
     }
 
 
-def weigh_filters(
-    shared: FilterSubset, importance: Mapping[str, Tensor], groups: Sequence[FilterGroup]
-) -> WeightedSum:
+def weigh_filters(shared: FilterSubset, importance: Mapping[str, Tensor], groups: Sequence[FilterGroup]) -> WeightedSum:
     """Return a site's contribution h_ij W_ij, h_ij to the fusion decoder, zero where its filters are personal.
 
     Args:
@@ -145,7 +151,7 @@ def weigh_filters(
     weights = _importance_of_shared(shared, importance, groups)
     decoder = dense(shared, groups)
     values = {
-        name: exact(decoder[name].double() * _along(weights[group.name], axis, decoder[name]), name)
+        name: exact(decoder[name].double() * along_axis(weights[group.name], axis, decoder[name].ndim), name)
         for group in groups
         for name, axis in group.members
     }
@@ -171,16 +177,16 @@ def decoder_mean(
     check_groups(own, groups)
     result = {}
     for group in groups:
-        weight = total.weights[group.name].value() if group.name in total.weights else None
         for name, axis in group.members:
             result[name] = own[name].clone()
-            if weight is not None:
-                result[name] = _mix(own[name], _term(total, name, own[name]), _along(weight, axis, own[name]), lead_share)
+            if group.name in total.weights:
+                weight = along_axis(total.weights[group.name].value(), axis, own[name].ndim)
+                result[name] = _mix(own[name], _term(total, name, own[name]), weight, lead_share)
     return result
 
 
 def importance_totals(total: WeightedSum, groups: Sequence[FilterGroup]) -> dict[str, Tensor]:
-    """Return group name -> (F,) float64 sum_i h_ij; zeros where no site shares anything. Sites need it for leave-one-out."""
+    """Return group name -> (F,) float64 sum_i h_ij, 0 where no site shares; sites need it for leave-one-out."""
     return {
         group.name: total.weights[group.name].value()
         if group.name in total.weights
@@ -223,11 +229,6 @@ def _term(total: WeightedSum, name: str, expected: Tensor) -> Tensor:
             f"{tuple(expected.shape)}. Do all sites use the same plan?"
         )
     return found
-
-
-def _along(weights: Float[Tensor, " F"], axis: int, tensor: Tensor) -> Tensor:
-    """Return `weights` shaped to multiply `tensor` along `axis`."""
-    return weights.view(*(-1 if i == axis else 1 for i in range(tensor.ndim)))
 
 
 def _add(a: Mapping[str, ExactSum], b: Mapping[str, ExactSum]) -> dict[str, ExactSum]:

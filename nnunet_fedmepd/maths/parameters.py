@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from nnunet_fedmepd.errors import FedMEPDError
@@ -28,8 +28,8 @@ class FilterGroup:
 
     Attributes:
         name: unique name of the group.
-        members: (parameter name, axis along which the filters lie): 0 for a convolution's weight (F, C, ...), for biases
-            and for normalisation; 1 for the weight (C, F, ...) of a transposed convolution.
+        members: (parameter name, axis along which the filters lie): 0 for a convolution's weight (F, C, ...), for
+            biases and for normalisation; 1 for the weight (C, F, ...) of a transposed convolution.
         n_filters: F.
     """
 
@@ -56,6 +56,11 @@ def filter_matrix(parameters: Mapping[str, Tensor], group: FilterGroup) -> Float
     """Return the filters of a group as rows: the members' slices, flattened and concatenated in the members' order."""
     rows = [parameters[name].movedim(axis, 0).reshape(group.n_filters, -1) for name, axis in group.members]
     return torch.cat(rows, 1)
+
+
+def along_axis(values: Shaped[Tensor, " F"], axis: int, ndim: int) -> Tensor:
+    """Return one value a filter, shaped to multiply a parameter of `ndim` axes whose filters lie along `axis`."""
+    return values.view(*(-1 if i == axis else 1 for i in range(ndim)))
 
 
 def uniform_masks(groups: Sequence[FilterGroup], chosen: bool) -> dict[str, Tensor]:
@@ -114,9 +119,7 @@ def combine(shared: FilterSubset, personal: FilterSubset, groups: Sequence[Filte
     return overlay(dense(personal, groups), shared, groups)
 
 
-def overlay(
-    parameters: Mapping[str, Tensor], subset: FilterSubset, groups: Sequence[FilterGroup]
-) -> dict[str, Tensor]:
+def overlay(parameters: Mapping[str, Tensor], subset: FilterSubset, groups: Sequence[FilterGroup]) -> dict[str, Tensor]:
     """Return `parameters` with the filters of `subset` in the place of their own.
 
     Raises:
@@ -164,7 +167,9 @@ def check_alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], sou
         ParameterError: naming the first parameter that differs.
     """
     if missing := sorted(expected.keys() - found.keys()):
-        raise ParameterError(f"{source} lack {len(missing)} of {len(expected)} parameters, the first is {missing[0]!r}.")
+        raise ParameterError(
+            f"{source} lack {len(missing)} of {len(expected)} parameters, the first is {missing[0]!r}."
+        )
     if unknown := sorted(found.keys() - expected.keys()):
         raise ParameterError(f"{source} have {len(unknown)} unknown parameters, the first is {unknown[0]!r}.")
     for name, tensor in expected.items():
@@ -223,9 +228,7 @@ def check_subset(subset: FilterSubset, groups: Sequence[FilterGroup]) -> None:
         ParameterError: naming the first group or parameter at fault.
     """
     check_masks(subset.masks, groups)
-    chosen = [
-        FilterGroup(group.name, group.members, int(subset.masks[group.name].sum().item())) for group in groups
-    ]
+    chosen = [FilterGroup(group.name, group.members, int(subset.masks[group.name].sum().item())) for group in groups]
     check_groups(subset.values, chosen)
 
 

@@ -25,7 +25,14 @@ from torch import Tensor
 
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.maths.aggregation import LEAD_SHARE
-from nnunet_fedmepd.maths.parameters import FilterGroup, ParameterError, check_alike, check_groups, filter_matrix
+from nnunet_fedmepd.maths.parameters import (
+    FilterGroup,
+    ParameterError,
+    along_axis,
+    check_alike,
+    check_groups,
+    filter_matrix,
+)
 
 
 @dataclass(frozen=True)
@@ -186,19 +193,18 @@ def leave_one_out(
 
     All sites start a round from the lead's filter D_j, so that aggregation moves the lead's filter by
     (1 - lam) * sum_k h_kj dW_kj / sum_k h_kj, and the lead's own training adds the rest. The part of site i is
-    share_ij * dW_i,j with share_ij = (1 - lam) * h_ij / sum_k h_kj, and is subtracted. How the lead's training reacted to
-    that part remains.
+    share_ij * dW_i,j with share_ij = (1 - lam) * h_ij / sum_k h_kj, and is subtracted. How the lead's training reacted
+    to that part remains.
 
     Args:
         share: group name -> (F,) share_ij, from `own_share`.
     """
-    return {
-        name: (lead_update[name].double() - _along(share[group.name].double(), site_update[name], axis)).to(
-            lead_update[name].dtype
-        )
-        for group in groups
-        for name, axis in group.members
-    }
+    result = {}
+    for group in groups:
+        for name, axis in group.members:
+            part = along_axis(share[group.name].double(), axis, site_update[name].ndim) * site_update[name]
+            result[name] = (lead_update[name] - part).to(lead_update[name].dtype)
+    return result
 
 
 def own_share(
@@ -289,8 +295,3 @@ def _next_importance(
 def _ratio(numerator: Float[Tensor, " F"], denominator: Float[Tensor, " F"]) -> Float[Tensor, " F"]:
     """Return the quotient, 0 where the denominator is."""
     return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1.0), 0.0)
-
-
-def _along(share: Float[Tensor, " F"], update: Tensor, axis: int) -> Tensor:
-    """Return `update` with each filter multiplied by its share."""
-    return share.view(*(-1 if i == axis else 1 for i in range(update.ndim))) * update.double()
