@@ -224,7 +224,6 @@ class Demo:
             "FEDMEPD_NUM_VAL_ITERATIONS_PER_EPOCH": "2",
             "FEDMEPD_SAVE_EVERY": "1",
             "FEDMEPD_FINAL_VALIDATION": "0",
-            "FEDMEPD_OPTIMIZER": "adamw",
             "FEDMEPD_INITIAL_LR": "2e-3",
         }
 

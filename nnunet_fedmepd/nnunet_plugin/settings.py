@@ -26,7 +26,7 @@ class TrainingSettings:
         num_iterations_per_epoch: training steps an epoch.
         num_val_iterations_per_epoch: validation steps an epoch.
         save_every: epochs between two `checkpoint_latest.pth`.
-        optimizer: `sgd` (nnU-Net's: Nesterov momentum 0.99), `adam` (Liu et al.) or `adamw`.
+        optimizer: `adamw`, `adam` (Liu et al.'s rate) or `sgd` (nnU-Net's: Nesterov momentum 0.99).
         initial_lr: learning rate at the start; it falls polynomially. 0 means the optimizer's default: 1e-2 for sgd,
             2e-4 for adam (Liu et al.), 1e-3 for adamw.
         weight_decay: decoupled from the gradient but in sgd; never applied to weights of absent modalities.
@@ -43,7 +43,7 @@ class TrainingSettings:
     num_iterations_per_epoch: int = 250
     num_val_iterations_per_epoch: int = 50
     save_every: int = 50
-    optimizer: str = "sgd"
+    optimizer: str = "adamw"
     initial_lr: float = 0.0
     weight_decay: float = 3e-5
     loss: str = "nnunet"

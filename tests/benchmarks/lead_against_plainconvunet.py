@@ -1,6 +1,6 @@
 """A lead trained alone against nnU-Net's PlainConvUNet: same data, patches, iterations and seeds.
 
-    python -m tests.benchmarks.lead_against_plainconvunet OUT [--iterations 600] [--seeds 1 2]
+    python -m tests.benchmarks.lead_against_plainconvunet OUT [--iterations 300] [--seeds 1 2]
 
 Generates one site of four-modality cases, plans both networks for the same GPU memory, trains each from scratch with
 its trainer's own defaults, predicts the held-out cases and appends one row per network and seed to OUT/dice.csv. Rows
@@ -28,6 +28,7 @@ from dataset_conversion.splits import split_by_table
 from nnunet_fedmepd.demo_data.generate import generate
 from nnunet_fedmepd.demo_data.settings import DemoDataSettings
 from nnunet_fedmepd.modalities import BRATS_REGIONS
+from nnunet_fedmepd.nnunet_plugin.registration import register
 
 DATA = DemoDataSettings(shape=(48, 56, 48), spacing_mm=3.0, sites=1, cases_per_site=20, test_per_site=10, seed=11)
 GPU_MEMORY_GB = 0.2
@@ -38,11 +39,12 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     folders = {name: args.out / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     os.environ.update({name: str(folder) for name, folder in folders.items()}, nnUNet_n_proc_DA="0")
+    register()
     dataset = prepare(args.out, folders)
     table = args.out / "dice.csv"
     for seed in args.seeds:
@@ -72,9 +74,7 @@ def plan(dataset: str) -> None:
     from nnunet_fedmepd.nnunet_plugin.fingerprint import FedMEPDFingerprintExtractor
     from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDPlanner
     from nnunet_fedmepd.nnunet_plugin.preprocessor import FedMEPDPreprocessor
-    from nnunet_fedmepd.nnunet_plugin.registration import register
 
-    register()
     os.environ["nnUNet_n_proc_DA"] = "1"  # nnU-Net's planner cannot plan with 0
     FedMEPDFingerprintExtractor(dataset, 2).run()
     stock = ExperimentPlanner(dataset, GPU_MEMORY_GB).plan_experiment()
@@ -145,8 +145,9 @@ def predict_and_score(trainer: Any, raw: Path, name: str) -> list[float]:
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
     plans, configuration = trainer.plans_manager, trainer.configuration_manager
+    weights, name_of_trainer = [trainer.network.state_dict()], type(trainer).__name__
     predictor.manual_initialization(
-        trainer.network, plans, configuration, None, trainer.dataset_json, type(trainer).__name__, (0, 1, 2)
+        trainer.network, plans, configuration, weights, trainer.dataset_json, name_of_trainer, (0, 1, 2)
     )
     out = raw.parents[1] / "predictions" / name
     out.mkdir(parents=True, exist_ok=True)
