@@ -35,13 +35,19 @@ from nnunet_fedmepd.maths.parameters import (
 )
 
 
+# Liu et al.: nothing is judged in the first 30 of 1,000 rounds.
+PUBLISHED_WARM_UP_ROUNDS = 30
+PUBLISHED_ROUNDS = 1000
+
+
 @dataclass(frozen=True)
 class PersonalizationSettings:
-    """How filters become personal; the defaults are those of Liu et al. 2025 except for the warm-up's unit.
+    """How filters become personal; the defaults are those of Liu et al. 2025.
 
     Attributes:
-        patience: P, disagreements in a row (not interrupted by an agreement) after which a filter becomes personal.
-        warm_up_rounds: rounds at the start in which nothing is judged (published: 30 of 1,000).
+        patience: P, disagreements without an agreement in between after which a filter becomes personal.
+        warm_up_rounds: rounds at the start in which nothing is judged (published: 30 of 1,000; `warm_up_for` gives
+            the same share of another run).
         importance_memory: share of the old importance that is kept each round.
         max_ratio: bound of |dW_s| / |dW_i|, which is unbounded in the publication; a filter that hardly moved at a
             site must not outweigh all other sites.
@@ -52,7 +58,7 @@ class PersonalizationSettings:
     """
 
     patience: int = 10
-    warm_up_rounds: int = 30
+    warm_up_rounds: int = PUBLISHED_WARM_UP_ROUNDS
     importance_memory: float = 0.95
     max_ratio: float = 1000.0
     leave_one_out: bool = False
@@ -112,6 +118,11 @@ class RoundEvidence:
     site_update: Mapping[str, Tensor]
     case_share: float
     own_share: Mapping[str, Tensor] | None = None
+
+
+def warm_up_for(n_rounds: int) -> int:
+    """Return the warm-up that is the published share (3 %) of a run of `n_rounds`."""
+    return round(n_rounds * PUBLISHED_WARM_UP_ROUNDS / PUBLISHED_ROUNDS)
 
 
 def fresh(groups: Sequence[FilterGroup], settings: PersonalizationSettings) -> Personalization:
@@ -262,7 +273,7 @@ def update(
         name: _next_patience(left, agreement[name], state.shared[name], settings.patience)
         for name, left in state.patience.items()
     }
-    shared = {name: state.shared[name] & (left > 0) for name, left in patience.items()}
+    shared = {name: left > 0 for name, left in patience.items()}
     importance = {
         name: torch.where(
             shared[name], _next_importance(h, lead_norms[name], site_norms[name], case_share, settings), 0.0

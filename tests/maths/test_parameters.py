@@ -19,6 +19,7 @@ from nnunet_fedmepd.maths.parameters import (
     select,
     uniform_masks,
 )
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 
 CONV = FilterGroup("conv", (("conv.weight", 0), ("conv.bias", 0)), 3)
 UP = FilterGroup("up", (("up.weight", 1), ("up.bias", 0)), 2)
@@ -76,6 +77,22 @@ def test_combining_the_parts_gives_back_the_decoder_to_the_bit(conv, up, dtype):
 
 
 @pytest.mark.parametrize("conv", [[0, 0, 0], [1, 1, 1], [1, 0, 1]])
+def test_the_networks_own_filters_cover_its_whole_fusion_decoder():
+    network = FedMEPDNet(
+        2, 4, 2, [4, 8], torch.nn.Conv3d, [[3] * 3] * 2, [[1] * 3, [2] * 3], 1, 1, True,
+        torch.nn.InstanceNorm3d, {"affine": True}, nonlin=torch.nn.LeakyReLU,
+        modalities=["T1", "T2"], canonical_modalities=["T1", "T1ce", "T2", "FLAIR"],
+    )  # fmt: skip
+    parameters, groups = dict(network.named_parameters()), network.decoder_filters()
+    whole = {name: parameters[name].detach() for name in network.parts().fusion_decoder}
+    every_other = {group.name: torch.arange(group.n_filters) % 2 == 0 for group in groups}
+    shared, personal = partition(whole, groups, every_other)
+    assert sum(v.numel() for v in (*shared.values.values(), *personal.values.values())) == sum(
+        p.numel() for p in whole.values()
+    )
+    assert_equal(combine(shared, personal, groups), whole)
+
+
 def test_partitioning_a_combination_gives_back_the_parts(conv):
     shared, personal = partition(decoder(), GROUPS, masks(conv, [0, 1]))
     again = partition(combine(shared, personal, GROUPS), GROUPS, shared.masks)

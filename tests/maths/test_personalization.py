@@ -32,6 +32,7 @@ from nnunet_fedmepd.maths.personalization import (
     own_share,
     personalize,
     update,
+    warm_up_for,
 )
 
 LAM = 0.3
@@ -134,6 +135,10 @@ def test_nothing_is_judged_during_warm_up():
         assert state.shared["g"].tolist() == [shared]
 
 
+def test_the_warm_up_is_the_published_share_of_a_run():
+    assert [warm_up_for(n_rounds) for n_rounds in (1000, 300, 50, 10)] == [30, 9, 2, 0]
+
+
 def test_a_site_can_end_with_every_filter_personal_or_with_none():
     lead = {name: torch.ones(shape) for name, shape in SHAPES.items()}
     against = {name: -tensor for name, tensor in lead.items()}
@@ -232,6 +237,13 @@ def test_averaged_updates_are_judged_instead_of_single_rounds():
     assert averaged.patience["g"].tolist() == [2]
     assert averaged.site_average["w"][0].tolist() == pytest.approx([0.1, -0.75])
     assert not single.site_average
+
+
+def test_importance_follows_the_round_itself_where_averages_are_judged():
+    rules = settings(update_memory=0.9)
+    state = personalize(fresh(ONE, rules), evidence(vector(1, 0), vector(1, 0)), ONE, rules)
+    state = personalize(state, evidence(vector(0, 9), vector(0, 3), 2), ONE, rules)
+    assert state.importance["g"].item() == pytest.approx(0.95 * 0.975 + 0.05 * 3 * 0.5)
 
 
 def test_an_average_starts_with_its_first_update():
