@@ -34,7 +34,6 @@ from nnunet_fedmepd.maths.parameters import (
     filter_matrix,
 )
 
-
 # Liu et al.: nothing is judged in the first 30 of 1,000 rounds.
 PUBLISHED_WARM_UP_ROUNDS = 30
 PUBLISHED_ROUNDS = 1000

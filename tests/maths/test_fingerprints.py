@@ -23,6 +23,7 @@ from nnunet_fedmepd.maths.planning_reports import (
     first_report,
     second_report,
 )
+from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDPlanner
 
 RESOLUTION = PlanningResolution()
 MODALITIES = ("T1", "FLAIR")
@@ -103,7 +104,7 @@ def plan(nnunet_paths):
         SimpleITK.WriteImage(image, str(nnunet_paths.raw / name / file))
     (nnunet_paths.preprocessed / name).mkdir()
 
-    def make(fingerprint, n_cases):
+    def make(fingerprint, n_cases, planner=ExperimentPlanner):
         description = {
             "channel_names": dict(enumerate(MODALITIES)),
             "labels": {"background": 0, "tumour": 1},
@@ -113,8 +114,9 @@ def plan(nnunet_paths):
         (nnunet_paths.raw / name / "dataset.json").write_text(json.dumps(description))
         (nnunet_paths.preprocessed / name / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
         with torch.device("meta"):  # the planner builds networks to measure them; their weights are not needed
-            ExperimentPlanner(name).plan_experiment()
-        return json.loads((nnunet_paths.preprocessed / name / "nnUNetPlans.json").read_text())
+            made = planner(name)
+            made.plan_experiment()
+        return json.loads((nnunet_paths.preprocessed / name / f"{made.plans_identifier}.json").read_text())
 
     return make
 
@@ -138,6 +140,14 @@ def test_a_federation_gets_the_plan_of_its_pooled_cases(seed, plan):
     assert reported["original_median_spacing_after_transp"] == pytest.approx(
         centralised["original_median_spacing_after_transp"], rel=1e-12
     )
+
+
+def test_the_same_holds_for_the_planner_of_this_package(plan):
+    sites = random_federation(2)
+    n_cases = sum(len(site.shapes_after_crop) for site in sites)
+    reported = plan(reported_fingerprint(sites), n_cases, FedMEPDPlanner)
+    centralised = plan(centralised_fingerprint(sites), n_cases, FedMEPDPlanner)
+    assert without_information_only(reported) == without_information_only(centralised)
 
 
 @pytest.mark.parametrize("seed", range(100, 110))

@@ -49,6 +49,11 @@ def vector(*values):
     return {"w": torch.tensor([values], dtype=torch.float32)}
 
 
+def constant(value):
+    """A whole decoder of one value."""
+    return {name: torch.full(shape, float(value)) for name, shape in SHAPES.items()}
+
+
 def settings(**changes):
     return PersonalizationSettings(**{"warm_up_rounds": 0, "patience": 3, **changes})
 
@@ -177,12 +182,8 @@ def test_a_late_joiner_starts_with_all_filters_shared_full_patience_and_importan
     assert {name: p.tolist() for name, p in state.patience.items()} == {"conv": [7] * 4, "up": [7] * 3}
     assert all(mask.all() for mask in state.shared.values())
     assert all((h == 1).all() for h in state.importance.values())
-    late = personalize(state, evidence(vector_like(1), vector_like(-1), 5), GROUPS, settings(patience=7))
+    late = personalize(state, evidence(constant(1), constant(-1), 5), GROUPS, settings(patience=7))
     assert late.patience["conv"].tolist() == [6] * 4
-
-
-def vector_like(value):
-    return {name: torch.full(shape, float(value)) for name, shape in SHAPES.items()}
 
 
 def test_a_site_that_misses_rounds_goes_on_where_it_was():
@@ -413,11 +414,11 @@ def assert_equal_to_server(states, server):
 
 def test_a_state_is_never_changed_in_place():
     state, before = fresh(GROUPS, settings()), fresh(GROUPS, settings())
-    lead, site = vector_like(1), vector_like(-1)
+    lead, site = constant(1), constant(-1)
     personalize(state, evidence(lead, site), GROUPS, settings(update_memory=0.5))
     assert_same_state(state, before)
-    assert all(torch.equal(lead[name], vector_like(1)[name]) for name in lead)
-    assert all(torch.equal(site[name], vector_like(-1)[name]) for name in site)
+    assert all(torch.equal(lead[name], constant(1)[name]) for name in lead)
+    assert all(torch.equal(site[name], constant(-1)[name]) for name in site)
 
 
 def test_one_judgement_by_given_numbers():
