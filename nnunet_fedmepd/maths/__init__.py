@@ -1,0 +1,1 @@
+"""Pure functions on dictionaries name -> tensor, and on histograms: the mathematics of the federation."""
