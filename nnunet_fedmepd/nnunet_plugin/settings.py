@@ -34,6 +34,8 @@ class TrainingSettings:
             cross entropy weighted by class frequency).
         region_weight: weight of the region maps' loss, all scales together (`nnunet`).
         auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (`nnunet`).
+        anchor_momentum: weight of the old anchor when a lead's anchors move; 0 means that the half-life is the
+            published share of the run (published: 0.999 over 1,000 rounds).
         modality_dropout: probability that a training sample keeps a random subset of its modalities only.
         final_validation: predict and score the validation cases after training, as nnU-Net does.
         seed: of clustering and modality dropout.
@@ -49,6 +51,7 @@ class TrainingSettings:
     loss: str = "nnunet"
     region_weight: float = 1.0
     auxiliary_weight: float = 0.5
+    anchor_momentum: float = 0.0
     modality_dropout: float = 0.0
     final_validation: bool = True
     seed: int = 12345
@@ -58,6 +61,7 @@ class TrainingSettings:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("initial_lr", "weight_decay", "region_weight", "auxiliary_weight"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("anchor_momentum", 0 <= self.anchor_momentum <= 1, "between 0 and 1")
         self._require("modality_dropout", 0 <= self.modality_dropout <= 1, "between 0 and 1")
         self._require("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")

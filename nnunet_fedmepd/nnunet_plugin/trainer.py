@@ -14,7 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor
 
-from nnunet_fedmepd.errors import UnsupportedError
+from nnunet_fedmepd.errors import ConfigurationError, UnsupportedError
 from nnunet_fedmepd.maths.anchors import momentum_for
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, TrainingOutput, present_modalities
 from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
@@ -72,7 +72,7 @@ class FedMEPDTrainer(nnUNetTrainer):
             overlapping,
             self.label_manager.ignore_label,
             arch_kwargs["n_anchors_per_class"],
-            momentum_for(self.num_epochs),
+            self.settings.anchor_momentum or momentum_for(self.num_epochs),
             self.settings.seed,
         )
 
@@ -84,7 +84,12 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> FedMEPDLoss:
         n_targets = len(self._get_deep_supervision_scales())
-        if self.settings.loss == "published" and not self.label_manager.has_regions:
+        if self.settings.loss == "published":
+            if self.label_manager.has_regions:
+                raise ConfigurationError(
+                    "The published loss needs plain labels; this dataset declares overlapping regions. Set the "
+                    "training setting loss to 'nnunet', or convert the dataset without --regions."
+                )
             loss = FrequencyWeightedDiceCE(self.label_manager.ignore_label)
             return FedMEPDLoss(loss, [1.0] * n_targets, float(len(self.modalities)))
         weights = [self.settings.region_weight * w for w in nnunet_region_weights(n_targets)]

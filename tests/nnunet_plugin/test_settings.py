@@ -26,6 +26,7 @@ def test_every_optimizer_has_its_own_default_learning_rate(optimizer, rate):
     ("environment", "written", "message"),
     [
         ({}, {"num_epochs": 0}, "num_epochs is 0; expected at least 1.*FEDMEPD_NUM_EPOCHS"),
+        ({}, {"anchor_momentum": -1.0}, "anchor_momentum is -1.0; expected between 0 and 1"),
         ({}, {"modality_dropout": 1.5}, "modality_dropout is 1.5; expected between 0 and 1"),
         ({}, {"optimizer": "lion"}, "optimizer is 'lion'; expected one of sgd, adam, adamw"),
         ({}, {"epochs": 5}, r"Unknown training settings \['epochs'\].*num_epochs"),

@@ -184,6 +184,20 @@ def test_the_published_loss_trains():
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(2e-4)
 
 
+def test_the_published_loss_refuses_overlapping_regions(monkeypatch):
+    monkeypatch.setenv("FEDMEPD_LOSS", "published")
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [1, 3], "rim": [3]}
+    dataset = prepare(make_dataset("Dataset001_x", labels=labels, regions_class_order=[2, 1, 3]))
+    with pytest.raises(ConfigurationError, match="published loss needs plain labels"):
+        dataset.trainer().initialize()
+
+
+def test_anchors_follow_the_length_of_the_run_unless_a_momentum_is_set(lead, monkeypatch):
+    assert lead.trainer().anchor_collector.momentum == pytest.approx(0.999**500)
+    monkeypatch.setenv("FEDMEPD_ANCHOR_MOMENTUM", "0.9")
+    assert lead.trainer().anchor_collector.momentum == 0.9
+
+
 def test_the_final_validation_can_be_left_out(lead, monkeypatch):
     monkeypatch.setenv("FEDMEPD_FINAL_VALIDATION", "0")
     trainer = lead.trainer()
