@@ -1,6 +1,6 @@
 """A lead trained alone against nnU-Net's PlainConvUNet: same data, patches, iterations and seeds.
 
-    python -m tests.benchmarks.lead_against_plainconvunet OUT [--iterations 300] [--seeds 1 2]
+    python -m tests.benchmarks.lead_against_plainconvunet OUT [--iterations 500] [--seeds 1 2]
 
 Generates one site of four-modality cases, plans both networks for the same GPU memory, trains each from scratch with
 its trainer's own defaults, predicts the held-out cases and appends one row per network and seed to OUT/dice.csv. Rows
@@ -39,7 +39,7 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     folders = {name: args.out / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
