@@ -17,7 +17,7 @@ CONVERSION = "dataset_conversion"
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "modalities": {"errors"},
-    "config": {"errors", "modalities"},
+    "config": {"errors", "modalities", "maths"},
     "maths": {"errors"},
     "networks": {"errors", "modalities", "maths"},
     "nnunet_plugin": {"errors", "modalities", "config", "maths", "networks"},

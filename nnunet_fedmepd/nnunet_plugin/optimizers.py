@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
-from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+from nnunet_fedmepd.config.training import TrainingSettings
 
 
 def build_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.optim.Optimizer:

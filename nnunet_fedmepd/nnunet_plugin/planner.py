@@ -15,7 +15,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, owned_modalities, vocabulary_of
-from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+from nnunet_fedmepd.config.training import TrainingSettings
 
 
 class FedMEPDPlanner(ExperimentPlanner):

@@ -21,7 +21,7 @@ from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
 from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
-from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
 
 # nnU-Net clips gradients to this norm.

@@ -3,7 +3,7 @@
 import pytest
 
 from nnunet_fedmepd.errors import ConfigurationError
-from nnunet_fedmepd.nnunet_plugin.settings import TrainingSettings
+from nnunet_fedmepd.config.training import TrainingSettings
 
 
 def settings(environment=None, **written):

@@ -1,0 +1,1 @@
+"""Settings: of one training, and of a whole federation (one TOML file)."""
