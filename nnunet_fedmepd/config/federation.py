@@ -109,7 +109,7 @@ class RunTable(Table):
         share_devices: let several workers use one GPU.
         fold: nnU-Net's fold, `all` or 0 to 4.
         minimum_sites: updates needed to end a round.
-        maximum_norm: bound of the norm of a site's update relative to that of the coordinator's parameters; None: unbounded.
+        maximum_norm: bound of the norm of a site's update over that of what it was sent; None: unbounded.
     """
 
     devices: tuple[str, ...] = ()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 
 
 def build_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.optim.Optimizer:

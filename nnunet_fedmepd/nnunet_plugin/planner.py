@@ -13,9 +13,9 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, owned_modalities, vocabulary_of
-from nnunet_fedmepd.config.training import TrainingSettings
 
 
 class FedMEPDPlanner(ExperimentPlanner):

@@ -14,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor
 
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import ConfigurationError, UnsupportedError
 from nnunet_fedmepd.maths.anchors import momentum_for
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, TrainingOutput, present_modalities
@@ -21,7 +22,6 @@ from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
 from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
-from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
 
 # nnU-Net clips gradients to this norm.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.errors import ConfigurationError
 
 
 def settings(environment=None, **written):
