@@ -19,6 +19,9 @@ from nnunet_fedmepd.networks.calibration import CALIBRATION_MODES, AnchorCalibra
 from nnunet_fedmepd.networks.decoder import FusionDecoder
 from nnunet_fedmepd.networks.encoders import ModalityEncoder
 
+# Name of the encoder that stands in place of one per modality, where all channels share one.
+SHARED_ENCODER = "all"
+
 
 class TrainingOutput(NamedTuple):
     """What the loss and the anchors need; lists run from high to low resolution."""
@@ -62,6 +65,8 @@ class FedMEPDNet(nn.Module):
         calibration_heads: attention heads (published: 8).
         calibration_head_width: width of a head; None: that of the features (published).
         calibration_dropout: on attention weights in training (published: 0.1).
+        shared_encoder: one encoder over all canonical channels, those of absent modalities filled with zeros, instead of
+            one encoder per modality: what FedAvg needs, and an ablation (Liu et al. 2025, section 4).
         deep_supervision: return a `TrainingOutput` instead of the segmentation logits.
 
     A channel that is zero everywhere in a case is an absent modality of that case: it contributes zero features.
@@ -97,6 +102,7 @@ class FedMEPDNet(nn.Module):
         calibration_heads: int = 2,
         calibration_head_width: int | None = None,
         calibration_dropout: float = 0.0,
+        shared_encoder: bool = False,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
@@ -117,15 +123,18 @@ class FedMEPDNet(nn.Module):
         stages = Stages(_per_stage(features_per_stage, n_stages), kernel_sizes, strides)
         self.strides = [list(stride) for stride in strides]
         self._widths, self._n_convs = stages.features, _per_stage(n_conv_per_stage, n_stages)
+        self.shared_encoder = shared_encoder
+        n_canonical, self._owned = len(canonical_modalities), [canonical_modalities.index(m) for m in modalities]
+        encoders = {SHARED_ENCODER: n_canonical} if shared_encoder else dict.fromkeys(self.modalities, 1)
         self.encoders = nn.ModuleDict(
-            {modality: ModalityEncoder(settings, stages, self._n_convs) for modality in self.modalities}
+            {name: ModalityEncoder(settings, stages, self._n_convs, n_images) for name, n_images in encoders.items()}
         )
         self.decoder = FusionDecoder(
             settings,
             stages,
             _per_stage(n_conv_per_stage_decoder, n_stages - 1),
-            [self.canonical_modalities.index(modality) for modality in self.modalities],
-            len(self.canonical_modalities),
+            [0] if shared_encoder else self._owned,
+            1 if shared_encoder else n_canonical,
             num_classes,
             overlapping_regions,
         )
@@ -163,6 +172,8 @@ class FedMEPDNet(nn.Module):
                 "(all-zero) image",
             )
         present = present_modalities(images)
+        if self.shared_encoder:
+            images, present = self._zero_filled(images), present[:, :1] | True
         features = self._encode(images, present)
         decoded = self.decoder(features, present, self.calibrations)
         if not self.decoder.deep_supervision:
@@ -174,9 +185,16 @@ class FedMEPDNet(nn.Module):
         return TrainingOutput(decoded.segmentation, decoded.region_maps, auxiliary, [f.detach() for f in decoded.fused])
 
     def _encode(self, images: Tensor, present: Tensor) -> list[Tensor]:
-        per_modality = [self.encoders[m](images[:, i : i + 1]) for i, m in enumerate(self.modalities)]
+        inputs = [images] if self.shared_encoder else images.split(1, 1)
+        per_modality = [encoder(image) for encoder, image in zip(self.encoders.values(), inputs, strict=True)]
         mask = _expand(present, images.ndim + 1)
         return [torch.stack(scale, 1) * mask.to(scale[0].dtype) for scale in zip(*per_modality, strict=True)]
+
+    def _zero_filled(self, images: Tensor) -> Tensor:
+        """Return (B, N, *space): every canonical modality, absent ones zero."""
+        filled = images.new_zeros(images.shape[0], len(self.canonical_modalities), *images.shape[2:])
+        filled[:, self._owned] = images
+        return filled
 
     def set_anchors(self, anchors: Sequence[Tensor], valid: Tensor, in_use: bool) -> None:
         """Copy anchors into every scale's calibration.
@@ -204,7 +222,7 @@ class FedMEPDNet(nn.Module):
             return tuple(name for name, _ in self.named_parameters() if name.startswith(prefix + "."))
 
         return NetworkParts(
-            encoders={m: names(f"encoders.{m}") for m in self.modalities},
+            encoders={name: names(f"encoders.{name}") for name in self.encoders},
             fusion_decoder=names("decoder"),
             calibration=names("calibrations"),
             auxiliary_decoder=names("auxiliary"),
@@ -219,7 +237,11 @@ class FedMEPDNet(nn.Module):
 
         Such columns get no gradient; weight decay would slowly erase them, so they must be spared it.
         """
-        if len(self.modalities) < len(self.canonical_modalities):
+        if len(self.modalities) == len(self.canonical_modalities):
+            return
+        if self.shared_encoder:
+            yield f"encoders.{SHARED_ENCODER}.stages.0.0.conv.weight"
+        else:
             for s in range(len(self.strides)):
                 yield f"decoder.fusions.{s}.shortcut.conv.weight"
                 yield f"decoder.fusions.{s}.gates.hidden.weight"
@@ -250,7 +272,7 @@ class FedMEPDNet(nn.Module):
         auxiliary = 0 if coarsest else 2 * width
         decoder = self.decoder.channels_at_scale(scale)
         calibration = self._calibrations()[scale].channels()
-        return len(self.modalities) * (encoder + auxiliary) + decoder + calibration
+        return len(self.encoders) * (encoder + auxiliary) + decoder + calibration
 
 
 def present_modalities(images: Tensor) -> Tensor:

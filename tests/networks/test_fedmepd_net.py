@@ -195,3 +195,20 @@ def test_the_memory_estimate_grows_with_every_modality_and_shrinks_without_calib
     sizes = [build_network(CANONICAL[:n]).compute_conv_feature_map_size((32, 32, 32)) for n in (1, 2, 4)]
     assert sizes[0] < sizes[1] < sizes[2]
     assert build_network(calibration="off").compute_conv_feature_map_size((32, 32, 32)) < sizes[2]
+
+
+def test_with_a_shared_encoder_a_site_is_the_full_network_on_zero_filled_channels():
+    full = build_network(shared_encoder=True).double().eval()
+    site = build_network(["FLAIR", "T1"], shared_encoder=True).double().eval()
+    site.load_state_dict(full.state_dict())
+    own, filled = torch.randn(2, 2, 8, 8, 8, dtype=torch.float64), torch.zeros(2, 4, 8, 8, 8, dtype=torch.float64)
+    filled[:, [CANONICAL.index("FLAIR"), CANONICAL.index("T1")]] = own
+    torch.testing.assert_close(site(own), full(filled), rtol=1e-10, atol=1e-10)
+    assert list(site.parts().encoders) == ["all"]
+
+
+def test_with_a_shared_encoder_only_the_input_weights_of_absent_modalities_are_spared_decay():
+    assert list(build_network(["T2"], shared_encoder=True).partly_owned_parameters()) == [
+        "encoders.all.stages.0.0.conv.weight"
+    ]
+    assert list(build_network(shared_encoder=True).partly_owned_parameters()) == []
