@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "encoder": "shared",
         "decoder": "shared",
         "lead_role": "site",
-        "encoder_weights": "cases",
+        "site_weights": "cases",
         "anchors": False,
     },
     "local": {"exchange": False, "lead_role": "site", "anchors": False},
@@ -78,7 +78,7 @@ class MethodTable(Table):
         lead_role: what leads do: train after aggregation (`lead`), train like everybody else (`site`), or train not at
             all (`none`: the published ablation without the lead's data; there are no anchors then).
         lead_share: lambda, what the lead keeps of its own decoder in aggregation.
-        encoder_weights: mean over sites weighted `equal`ly (published) or by `cases`.
+        site_weights: a site counts `equal`ly (published) or by its `cases`, in encoders and in a wholly shared decoder.
         anchors: whether sites calibrate by the leads' anchors.
         n_anchors_per_class: K.
         calibration: residual | replace (published) | off.
@@ -92,7 +92,7 @@ class MethodTable(Table):
     decoder: Literal["partial", "shared", "personal"] = "partial"
     lead_role: Literal["lead", "site", "none"] = "lead"
     lead_share: float = Field(0.3, ge=0, le=1)
-    encoder_weights: Literal["equal", "cases"] = "equal"
+    site_weights: Literal["equal", "cases"] = "equal"
     anchors: bool = True
     n_anchors_per_class: int = Field(4, ge=1)
     calibration: Literal["residual", "replace", "off"] = "residual"
