@@ -26,6 +26,7 @@ class TrainingSettings:
         num_iterations_per_epoch: training steps an epoch.
         num_val_iterations_per_epoch: validation steps an epoch.
         save_every: epochs between two `checkpoint_latest.pth`.
+        plot_every: epochs between two `progress.png`, which takes about a second to draw.
         optimizer: `adamw`, `adam` (Liu et al.'s rate) or `sgd` (nnU-Net's: Nesterov momentum 0.99).
         initial_lr: learning rate at the start; it falls polynomially. 0 means the optimizer's default: 1e-2 for sgd,
             2e-4 for adam (Liu et al.), 1e-3 for adamw.
@@ -45,6 +46,7 @@ class TrainingSettings:
     num_iterations_per_epoch: int = 250
     num_val_iterations_per_epoch: int = 50
     save_every: int = 50
+    plot_every: int = 1
     optimizer: str = "adamw"
     initial_lr: float = 0.0
     weight_decay: float = 3e-5
@@ -57,7 +59,8 @@ class TrainingSettings:
     seed: int = 12345
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every"):
+        counts = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every", "plot_every")
+        for name in counts:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("initial_lr", "weight_decay", "region_weight", "auxiliary_weight"):
             self._require(name, getattr(self, name) >= 0, "0 or more")

@@ -143,13 +143,10 @@ class Expectation:
             )
 
     def _check_anchors(self, anchors: Anchors) -> None:
-        n_regions, n_anchors = self.model.n_regions, self.model.n_anchors_per_class
-        shapes = [tuple(values.shape) for values in anchors.values]
-        expected = [(n_regions, n_anchors, width) for width in self.model.anchor_widths]
+        shapes, expected = [tuple(values.shape) for values in anchors.values], list(self.model.anchor_shapes)
         _require(shapes == expected, f"its anchors have shapes {shapes}; expected {expected}")
-        valid = anchors.valid
-        fits = valid.dtype == torch.bool and tuple(valid.shape) == (n_regions, n_anchors)
-        _require(fits, f"its anchors' validity is {_described(valid)}; expected {(n_regions, n_anchors)} bool")
+        fits = anchors.valid.dtype == torch.bool and tuple(anchors.valid.shape) == expected[0][:2]
+        _require(fits, f"its anchors' validity is {_described(anchors.valid)}; expected {expected[0][:2]} bool")
         for values in anchors.values:
             _require(values.dtype == torch.float32, f"its anchors are {values.dtype}; expected float32")
             _require(bool((values.abs() <= MAX_MAGNITUDE).all()), "its anchors hold a value that is not finite")

@@ -31,7 +31,7 @@ from nnunet_fedmepd.maths.aggregation import (
     weigh_filters,
 )
 from nnunet_fedmepd.maths.anchors import AnchorState, CaseMeans, update_anchors
-from nnunet_fedmepd.maths.parameters import select, uniform_masks
+from nnunet_fedmepd.maths.parameters import ParameterError, select, uniform_masks
 
 
 class TooFewSitesError(FedMEPDError):
@@ -123,7 +123,7 @@ class Round:
             decoder,
             Anchors(anchors.anchors, anchors.valid) if anchors else None,
             self.state.importance_totals,
-            sum(self._n_cases.values()),
+            sum(self.state.n_cases.values()),
             name in self.state.counted,
         )
 
@@ -136,10 +136,13 @@ class Round:
         self._expectation().check(update)
         if update.site in self.counted:
             raise UpdateRefusedError(update.site, f"its update of round {self.number} is counted already")
-        if isinstance(update, LeadUpdate):
-            self._add_lead(update)
-        else:
-            self._add_site(update)
+        try:
+            if isinstance(update, LeadUpdate):
+                self._add_lead(update)
+            else:
+                self._add_site(update)
+        except ParameterError as error:
+            raise UpdateRefusedError(update.site, str(error)) from None
         self.counted.add(update.site)
 
     def aggregate(self) -> None:
@@ -190,17 +193,19 @@ class Round:
         )
 
     def _add_site(self, update: SiteUpdate) -> None:
-        self._encoders += weigh_encoders(update.encoders, update.n_cases if self.rules.by_cases else 1)
+        encoders = weigh_encoders(update.encoders, update.n_cases if self.rules.by_cases else 1)
         if update.decoder is not None:
             self._filters += weigh_filters(update.decoder, update.importance, self._model.groups)
+        self._encoders += encoders
         self._n_cases[update.site] = update.n_cases
 
     def _add_lead(self, update: LeadUpdate) -> None:
         groups = self._model.groups
         weight = {group.name: torch.full((group.n_filters,), float(update.n_cases)) for group in groups}
         everything = select(update.decoder, groups, uniform_masks(groups, True))
-        self._lead_encoders += weigh_encoders(update.encoders, update.n_cases)
+        encoders = weigh_encoders(update.encoders, update.n_cases)
         self._lead_filters += weigh_filters(everything, weight, groups)
+        self._lead_encoders += encoders
         if update.anchors is not None:
             self._lead_anchors[update.site] = update.anchors
 

@@ -34,20 +34,21 @@ class Model:
         encoders: modality -> parameters.
         decoder: the fusion decoder.
         groups: the filters of the decoder.
-        anchor_widths: channels of the anchors at each scale, high to low resolution.
-        n_regions: L, classes of anchors with background.
-        n_anchors_per_class: K.
+        anchor_shapes: (L, K, C) of the anchors at each scale, high to low resolution.
     """
 
     encoders: Mapping[str, Parameters]
     decoder: Parameters
     groups: Sequence[FilterGroup]
-    anchor_widths: tuple[int, ...]
-    n_regions: int
-    n_anchors_per_class: int
+    anchor_shapes: tuple[tuple[int, int, int], ...]
 
     def __post_init__(self) -> None:
         check_groups(self.decoder, self.groups)
+
+    @property
+    def n_anchors_per_class(self) -> int:
+        """K."""
+        return self.anchor_shapes[0][1]
 
     def encoders_of(self, modalities: Sequence[str]) -> dict[str, Parameters]:
         """Return the encoders of some modalities."""

@@ -1,7 +1,7 @@
 """State on disk: written atomically, verified when read.
 
-A file is a magic word, the SHA-256 of the rest, and the rest in the safetensors format. Whatever byte changes, reading it
-fails with a clear error.
+A file is a magic word, the SHA-256 of the rest, and the rest in the safetensors format. Whatever byte changes, reading
+it fails with a clear error.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import safetensors.torch
 from torch import Tensor
 
 from nnunet_fedmepd.errors import FedMEPDError
+from nnunet_fedmepd.federation.tensors import storable
 
 MAGIC = b"FedMEPD1"
 _DIGEST_LENGTH = 32
@@ -32,9 +33,7 @@ def save_state(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, A
     Raises:
         StateFileError: the disk is full, or the folder cannot be written.
     """
-    # Sharing memory is legal among parameters, but not in the format.
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    payload = safetensors.torch.save(flat, {"header": json.dumps(header)})
+    payload = safetensors.torch.save(storable(tensors), {"header": json.dumps(header)})
     write_atomically(file, MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
@@ -77,6 +76,6 @@ def write_atomically(file: Path, data: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StateFileError(
-            f"{file} ({len(data)} bytes) cannot be written: {error.strerror}. The last good state is kept; make room or "
-            "grant write access, then start the same command again: it goes on where it was."
+            f"{file} ({len(data)} bytes) cannot be written: {error.strerror}. The last good state is kept; make room "
+            "or grant write access, then start the same command again: it goes on where it was."
         ) from None

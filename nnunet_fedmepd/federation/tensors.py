@@ -80,9 +80,15 @@ def take_filters(flat: Flat, section: str) -> FilterSubset | None:
     return FilterSubset(take(flat, f"{section}_filters"), masks) if masks else None
 
 
-def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return detached, contiguous copies in main memory."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+def storable(flat: Flat) -> dict[str, Tensor]:
+    """Return contiguous tensors in main memory of which no two share it, as the safetensors format demands."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in flat.items():
+        own = tensor.detach().cpu().contiguous()
+        result[name] = own.clone() if own.untyped_storage().data_ptr() in seen else own
+        seen.add(own.untyped_storage().data_ptr())
+    return result
 
 
 def sections(flat: Flat) -> Iterator[str]:

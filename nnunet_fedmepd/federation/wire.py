@@ -20,6 +20,7 @@ from nnunet_fedmepd.federation.tensors import (
     put_list,
     put_nested,
     sections,
+    storable,
     take,
     take_filters,
     take_list,
@@ -52,7 +53,7 @@ class ManifestRow:
 def encode(message: Message) -> bytes:
     """Return a message as bytes; `decode` is the inverse."""
     header = {"kind": type(message).__name__, **_scalars(message)}
-    return safetensors.torch.save(_contiguous(tensors_of(message)), {"fedmepd": json.dumps(header)})
+    return safetensors.torch.save(storable(tensors_of(message)), {"fedmepd": json.dumps(header)})
 
 
 def decode(data: bytes, limit_bytes: int) -> Message:
@@ -153,7 +154,3 @@ def _take_anchors(flat: Mapping[str, Tensor]) -> Anchors | None:
     if "anchors/valid" not in flat:
         return None
     return Anchors(take_list(flat, "anchors/value"), flat["anchors/valid"])
-
-
-def _contiguous(flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in flat.items()}

@@ -65,8 +65,8 @@ class FedMEPDNet(nn.Module):
         calibration_heads: attention heads (published: 8).
         calibration_head_width: width of a head; None: that of the features (published).
         calibration_dropout: on attention weights in training (published: 0.1).
-        shared_encoder: one encoder over all canonical channels, those of absent modalities filled with zeros, instead of
-            one encoder per modality: what FedAvg needs, and an ablation (Liu et al. 2025, section 4).
+        shared_encoder: one encoder over all canonical channels, those of absent modalities filled with zeros, instead
+            of one per modality: what FedAvg needs, and an ablation (Liu et al. 2025, section 4).
         deep_supervision: return a `TrainingOutput` instead of the segmentation logits.
 
     A channel that is zero everywhere in a case is an absent modality of that case: it contributes zero features.
@@ -211,6 +211,10 @@ class FedMEPDNet(nn.Module):
         """Calibrate, or do not calibrate, by the anchors that are there."""
         for calibration in self._calibrations():
             calibration.set_anchors(calibration.anchors, calibration.valid, in_use)
+
+    def anchor_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (L, K, C) of the anchors at each scale, high to low resolution."""
+        return tuple(tuple(calibration.anchors.shape) for calibration in self._calibrations())  # type: ignore[misc]
 
     def _calibrations(self) -> list[AnchorCalibration]:
         return [module for module in self.calibrations if isinstance(module, AnchorCalibration)]

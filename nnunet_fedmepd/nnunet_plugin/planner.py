@@ -6,14 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nnunetv2
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, owned_modalities, vocabulary_of
 
@@ -123,3 +126,20 @@ class FedMEPDTinyPlanner(FedMEPDPlanner):
 
     default_plans_name = "FedMEPDTinyPlans"
     base_features, max_features_3d, max_features_2d = 8, 64, 64
+
+
+def plans_name_of(planner: str) -> str:
+    """Return the name of the plans that a planner class makes.
+
+    Raises:
+        ConfigurationError: no such planner, or not one for `FedMEPDNet`.
+    """
+    found = recursive_find_python_class(
+        str(Path(nnunetv2.__path__[0]) / "experiment_planning"), planner, "nnunetv2.experiment_planning"
+    )
+    if found is None or not issubclass(found, FedMEPDPlanner):
+        raise ConfigurationError(
+            f"Planner {planner!r} is {'unknown' if found is None else 'not made for FedMEPDNet'}; expected "
+            "FedMEPDPlanner, FedMEPDTinyPlanner or a subclass."
+        )
+    return found.default_plans_name

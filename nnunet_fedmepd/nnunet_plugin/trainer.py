@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,8 @@ class FedMEPDTrainer(nnUNetTrainer):
         self.modalities = tuple(arch_kwargs["modalities"])
         check_channels(plans, self.modalities, dataset_json, f"{self.plans_manager.dataset_name}/dataset.json")
         self.is_lead = set(self.modalities) == set(vocabulary.canonical)
+        # Epochs of a federated run that went by without this site: the schedule counts them, the log does not.
+        self.missed_epochs = 0
         self.num_epochs = self.settings.num_epochs
         self.num_iterations_per_epoch = self.settings.num_iterations_per_epoch
         self.num_val_iterations_per_epoch = self.settings.num_val_iterations_per_epoch
@@ -95,6 +99,10 @@ class FedMEPDTrainer(nnUNetTrainer):
         weights = [self.settings.region_weight * w for w in nnunet_region_weights(n_targets)]
         return FedMEPDLoss(super()._build_loss().loss, weights, self.settings.auxiliary_weight)
 
+    def take_role(self, is_lead: bool) -> None:
+        """Decide, before training starts, whether to collect anchors; by default every full-modality dataset does."""
+        self.is_lead = is_lead
+
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         optimizer = build_optimizer(self.bare_network, self.settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
@@ -106,6 +114,27 @@ class FedMEPDTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         self.bare_network.use_anchors(not self.is_lead)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.missed_epochs:
+            self.lr_scheduler.step(self.current_epoch + self.missed_epochs)
+
+    def on_epoch_end(self) -> None:
+        with self._drawing_only_when_due():
+            super().on_epoch_end()
+
+    @contextmanager
+    def _drawing_only_when_due(self) -> Iterator[None]:
+        """Skip nnU-Net's progress.png but every `plot_every` epochs and at the end: drawing it takes about a second."""
+        logger, draw = self.logger, self.logger.plot_progress_png
+        last = self.current_epoch + self.missed_epochs + 1 >= self.num_epochs
+        if not last and (self.current_epoch + 1) % self.settings.plot_every:
+            logger.plot_progress_png = lambda output_folder: None
+        try:
+            yield
+        finally:
+            logger.plot_progress_png = draw
 
     def train_step(self, batch: dict) -> dict:
         """Train on one batch; returns {'loss': ...} as nnU-Net's trainer does."""

@@ -1,0 +1,189 @@
+"""A whole federation on one machine: no server, no engine.
+
+Every site's turn ends with its state on disk, every round with the coordinator's. Whatever is interrupted, the same
+command goes on: turns that are done are not taken again, and the final weights are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.federation.admission import Limits, UpdateRefusedError
+from nnunet_fedmepd.federation.coordinator import CoordinatorState, Round, Rules
+from nnunet_fedmepd.federation.messages import Anchors
+from nnunet_fedmepd.federation.roster import Participant
+from nnunet_fedmepd.federation.state import flatten_coordinator, restore_coordinator
+from nnunet_fedmepd.federation.wire import manifest
+from nnunet_fedmepd.networks.fedmepd_net import SHARED_ENCODER
+from nnunet_fedmepd.runtime.preparation import Prepared
+from nnunet_fedmepd.runtime.run_folder import RunFolder
+from nnunet_fedmepd.runtime.site_worker import TurnResult
+from nnunet_fedmepd.runtime.workers import Workers, WorkerSettings, start_workers
+
+
+class Observer(Protocol):
+    """Who is told how a run goes on, to show it."""
+
+    def round_begins(self, round_number: int) -> None: ...
+
+    def turn_advances(self, site: str) -> None: ...
+
+    def turn_ends(self, round_number: int, site: str, report: Mapping[str, Any]) -> None: ...
+
+    def update_refused(self, error: UpdateRefusedError) -> None: ...
+
+    def model_written(self, site: str, folder: Path) -> None: ...
+
+
+class LocalRun:
+    """Runs the rounds of a federation.
+
+    Args:
+        prepared: the federation.
+        run_id: of the run.
+        folder: of the run; the caller holds its lock.
+        observer: is told how it goes on.
+    """
+
+    def __init__(self, prepared: Prepared, run_id: str, folder: RunFolder, observer: Observer) -> None:
+        self.federation, self.folder, self.observer = prepared.federation, folder, observer
+        self.first_model = prepared.model
+        self.worker_settings = WorkerSettings(self.federation, folder.path, run_id, prepared.sites)
+        self.rules = aggregation_rules(self.federation, run_id)
+        self.participants = participants(self.federation)
+        self._started, self._turns_taken = time.time(), 0
+        self._journal = {(line["round"], line["site"]) for line in folder.journal()}
+        self._shared_masks: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Run what is left of the federation.
+
+        Raises:
+            TooFewSitesError: a round did not get its minimum of updates.
+            StateFileError: a state is damaged, or cannot be saved.
+        """
+        self.folder.write_journal(self.folder.journal())  # drops a line that a crash cut off
+        state = self._restored()
+        workers = start_workers(self.worker_settings)
+        try:
+            for number in range(state.round_number + 1, self.federation.rounds + 1):
+                self.observer.round_begins(number)
+                state = self._round(state, workers)
+                self.folder.coordinator.save(number, *flatten_coordinator(state))
+            self._finish(state, workers)
+        finally:
+            workers.close()
+
+    def _round(self, state: CoordinatorState, workers: Workers) -> CoordinatorState:
+        number = state.round_number + 1
+        here = [p for p in self.participants if number not in self.federation.site_named(p.name).absent_rounds]
+        current = Round(state, here, self.rules)
+        self._take_turns(current, [p.name for p in here if not p.is_lead], workers)
+        if self.federation.method.exchange:
+            current.aggregate()
+        self._take_turns(current, [p.name for p in here if p.is_lead], workers)
+        return current.close()
+
+    def _take_turns(self, current: Round, sites: list[str], workers: Workers) -> None:
+        exchanges = self.federation.method.exchange
+        hand_overs = {
+            site: (lambda site=site: current.hand_over(site, self._shared_masks.get(site)) if exchanges else None)
+            for site in sites
+        }
+        self._write_status(current.number, sites, [])
+        done: list[str] = []
+        for site, result in workers.take_turns(current.number, hand_overs, self.observer.turn_advances):
+            if result.update is not None:
+                self._add(current, site, result)
+            self._report(current.number, site, result)
+            done.append(site)
+            self._write_status(current.number, sites, done)
+
+    def _add(self, current: Round, site: str, result: TurnResult) -> None:
+        assert result.update is not None  # the caller asked
+        decoder = getattr(result.update.decoder, "masks", None)
+        if decoder is not None:
+            self._shared_masks[site] = decoder
+        try:
+            current.add(result.update)
+        except UpdateRefusedError as error:
+            self.observer.update_refused(error)
+            self.folder.append_journal({"round": current.number, "site": site, "refused": error.reason})
+
+    def _report(self, number: int, site: str, result: TurnResult) -> None:
+        self._turns_taken += not result.was_done
+        sent = sum(row.n_bytes for row in manifest(result.update)) if result.update is not None else 0
+        report = {**result.report, "bytes_sent": sent}
+        if (number, site) not in self._journal:
+            self._journal.add((number, site))
+            self.folder.append_journal({"round": number, "site": site, "time": time.time(), **report})
+        self.observer.turn_ends(number, site, report)
+
+    def _finish(self, state: CoordinatorState, workers: Workers) -> None:
+        anchors = None
+        if state.anchors is not None and self.rules.anchors_travel:
+            anchors = Anchors(state.anchors.anchors, state.anchors.valid)
+        names = [p.name for p in self.participants if self.folder.site(p.name).rounds()]
+        written = {}
+        for site, results in workers.finish(names, anchors):
+            self.observer.model_written(site, results)
+            written[site] = str(results)
+        self._write_status(self.federation.rounds, [], [], results=written)
+
+    def _restored(self) -> CoordinatorState:
+        newest = self.folder.coordinator.newest()
+        if newest is None:
+            return CoordinatorState(0, self.first_model)
+        return restore_coordinator(*self.folder.coordinator.load(newest), self.first_model)
+
+    def _write_status(
+        self, number: int, sites: list[str], done: list[str], results: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder.write_status(
+            {
+                "name": self.federation.name,
+                "state": "running" if results is None else "finished",
+                "process": os.getpid(),
+                "round": number,
+                "rounds": self.federation.rounds,
+                "sites": [p.name for p in self.participants],
+                "training": [site for site in sites if site not in done],
+                "updated": time.time(),
+                "results": dict(results or {}),
+            }
+        )
+
+
+def participants(federation: Federation) -> list[Participant]:
+    """Return who trains, in the order of the file; sites come before leads in every round."""
+    canonical, role = federation.modalities, federation.method.lead_role
+    shared = federation.method.encoder == "shared"
+    return [
+        Participant(
+            site.name,
+            (SHARED_ENCODER,) if shared else tuple(site.modalities or canonical),
+            site.lead and role == "lead",
+        )
+        for site in federation.site
+        if not (site.lead and role == "none")
+    ]
+
+
+def aggregation_rules(federation: Federation, run_id: str) -> Rules:
+    """Return how the coordinator of a federation aggregates."""
+    method = federation.method
+    largest_weight = 10_000_000.0 if method.site_weights == "cases" else federation.personalization.max_ratio
+    return Rules(
+        run_id,
+        decoder_travels=method.decoder != "personal",
+        anchors_travel=method.anchors,
+        lead_share=method.lead_share,
+        by_cases=method.site_weights == "cases",
+        minimum_sites=federation.run.minimum_sites,
+        limits=Limits(max(1.0, largest_weight), federation.run.maximum_norm),
+    )

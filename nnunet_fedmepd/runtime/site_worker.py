@@ -1,0 +1,211 @@
+"""Takes the turns of sites in one process: joins nnU-Net's training with the protocol's site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.federation.messages import Anchors, HandOver, Update
+from nnunet_fedmepd.federation.site import SiteRules, SiteState, begin, finish, lead_update, shared_masks, site_update
+from nnunet_fedmepd.federation.state import flatten_anchors, flatten_site, restore_anchors, restore_site
+from nnunet_fedmepd.federation.tensors import put, take
+from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
+from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
+from nnunet_fedmepd.runtime.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class SiteFiles:
+    """Where a site's own things are.
+
+    Attributes:
+        dataset: full name of its nnU-Net dataset.
+        plans: its plans.
+        dataset_json: its dataset's description.
+    """
+
+    dataset: str
+    plans: Path
+    dataset_json: Path
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """What a turn gave.
+
+    Attributes:
+        update: for the coordinator; None where nothing is exchanged.
+        report: for journal and progress: train_loss, pseudo_dice, seconds, filters, shared_filters.
+        was_done: whether the round had been trained before, and only its update was made anew.
+    """
+
+    update: Update | None
+    report: Mapping[str, Any]
+    was_done: bool
+
+
+class SiteWorker:
+    """Holds the trainers of some sites; one of them at a time is on the device.
+
+    Args:
+        federation: the federation.
+        run_folder: of the run.
+        run_id: of the run.
+        sites: site -> its files.
+        device: to train on.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        run_folder: Path,
+        run_id: str,
+        sites: Mapping[str, SiteFiles],
+        device: torch.device,
+    ) -> None:
+        self.federation, self.folder, self.run_id = federation, RunFolder(run_folder), run_id
+        self.sites, self.device = sites, device
+        self._trainings: dict[str, SiteTraining] = {}
+        self._states: dict[str, SiteState] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
+
+    def take_turn(
+        self, name: str, round_number: int, hand_over: HandOver | None, advance: Callable[[], None] = lambda: None
+    ) -> TurnResult:
+        """Train a site in a round, save its state, and return its update; a round that is trained is not trained again.
+
+        Args:
+            name: the site.
+            round_number: counted from 1.
+            hand_over: from the coordinator; None where nothing is exchanged.
+            advance: called after every training step.
+
+        Raises:
+            StateFileError: the site's state is damaged, or cannot be saved.
+        """
+        self._wake(name, round_number)
+        was_done = self._states[name].round_number == round_number
+        if not was_done:
+            self._train(name, round_number, hand_over, advance)
+            self._save(name, round_number)
+        update = None if hand_over is None else self._update(name)
+        return TurnResult(update, self._reports[name], was_done)
+
+    def finish(self, name: str, anchors: Anchors | None) -> Path:
+        """Write a site's final model, calibrated by the final anchors; returns nnU-Net's results folder.
+
+        Args:
+            name: the site.
+            anchors: the federation's; None where anchors are off.
+        """
+        self._wake(name, self.federation.rounds)
+        training = self._trainings[name]
+        if anchors is not None:
+            training.calibrate_by(anchors.values, anchors.valid)
+        training.finish()
+        del self._trainings[name]
+        return training.folder
+
+    def _train(self, name: str, round_number: int, hand_over: HandOver | None, advance: Callable[[], None]) -> None:
+        federation, training, state = self.federation, self._trainings[name], self._states[name]
+        rules, turn = self._rules(name), None
+        if hand_over is not None:
+            exchanged = training.exchanged()
+            turn = begin(state, hand_over, {key: exchanged[key] for key in training.parts.fusion_decoder}, rules)
+            training.load(turn.parameters)
+            if hand_over.anchors is not None:
+                training.calibrate_by(hand_over.anchors.values, hand_over.anchors.valid)
+        if federation.method.optimizer_state == "reset":
+            training.forget_moments()
+        epochs = federation.epochs_per_round
+        seed = derived_seed(federation.seed, name, round_number)
+        summary = training.train(epochs, (round_number - 1) * epochs, seed, advance)
+        if turn is None:
+            state = replace(state, round_number=round_number)
+        else:
+            _, state = finish(turn, training.exchanged(), rules)
+        self._states[name], self._reports[name] = state, {**asdict(summary), **self._filter_counts(state, training)}
+
+    def _update(self, name: str) -> Update:
+        training, state, rules = self._trainings[name], self._states[name], self._rules(name)
+        encoders, trained = training.parts.encoders, training.exchanged()
+        if not self._leads(name):
+            return site_update(state, self.run_id, trained, encoders, rules)
+        collected = training.anchors() if self.federation.method.anchors else None
+        anchors = Anchors(collected.anchors, collected.valid) if collected else None
+        return lead_update(state.round_number, self.run_id, trained, encoders, rules, anchors)
+
+    def _wake(self, name: str, round_number: int) -> None:
+        """Make a site's trainer, with the last state up to this round, unless it is there already."""
+        if name in self._trainings and self._states[name].round_number <= round_number:
+            return
+        federation, files = self.federation, self.sites[name]
+        plans = plans_for_run(json.loads(files.plans.read_text()), federation)
+        self._trainings[name] = training = SiteTraining(
+            plans,
+            federation.planning.configuration,
+            federation.run.fold,
+            json.loads(files.dataset_json.read_text()),
+            self.device,
+            self._leads(name) and federation.method.anchors,
+            derived_seed(federation.seed, name, 0),
+            self.folder.log_file(name),
+        )
+        self._states[name], self._reports[name] = SiteState(), {}
+        newest = self.folder.site(name).newest(at_most=round_number)
+        if newest is not None:
+            tensors, header = self.folder.site(name).load(newest)
+            anchors = restore_anchors(take(tensors, "anchors"), header["membership"])
+            training.restore(take(tensors, "training"), header["training"], anchors)
+            self._states[name] = restore_site(take(tensors, "site"), header["site"])
+            self._reports[name] = header["report"]
+
+    def _save(self, name: str, round_number: int) -> None:
+        training = self._trainings[name]
+        tensors, header = training.flatten()
+        site_tensors, site_header = flatten_site(self._states[name])
+        anchor_tensors, membership = flatten_anchors(training.anchors())
+        everything = put("training", tensors) | put("site", site_tensors) | put("anchors", anchor_tensors)
+        report = self._reports[name]
+        self.folder.site(name).save(
+            round_number,
+            everything,
+            {"training": header, "site": site_header, "membership": membership, "report": report},
+        )
+
+    def _rules(self, name: str) -> SiteRules:
+        federation, training = self.federation, self._trainings[name]
+        partial = federation.method.decoder == "partial" and not self._leads(name)
+        return SiteRules(
+            name,
+            training.n_cases,
+            training.filter_groups,
+            federation.personalization if partial else None,
+            federation.method.lead_share,
+            federation.method.site_weights == "cases",
+        )
+
+    def _leads(self, name: str) -> bool:
+        return self.federation.method.lead_role == "lead" and self.federation.site_named(name).lead
+
+    @staticmethod
+    def _filter_counts(state: SiteState, training: SiteTraining) -> dict[str, int]:
+        masks: Mapping[str, Tensor] = shared_masks(state, training.filter_groups)
+        return {
+            "filters": sum(mask.numel() for mask in masks.values()),
+            "shared_filters": sum(int(mask.sum()) for mask in masks.values()),
+        }
+
+
+def derived_seed(seed: int, site: str, round_number: int) -> int:
+    """Return the seed of a site's round: every site and round draws its own numbers, whoever trains beside it."""
+    digest = hashlib.sha256(f"{seed}/{site}/{round_number}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")

@@ -1,0 +1,179 @@
+"""Who takes the sites' turns: this process, or several, each with a device of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.errors import FedMEPDError
+from nnunet_fedmepd.federation.messages import Anchors, HandOver
+from nnunet_fedmepd.federation.wire import decode, encode
+from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker, TurnResult
+
+Advance = Callable[[str], None]
+# Between our own processes: no stranger sends anything here.
+_NO_LIMIT = 2**62
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a process needs to take turns; it can be sent to a new process.
+
+    Attributes:
+        federation: the federation.
+        run_folder: of the run.
+        run_id: of the run.
+        sites: site -> its files.
+    """
+
+    federation: Federation
+    run_folder: Path
+    run_id: str
+    sites: Mapping[str, SiteFiles]
+
+
+class Workers(Protocol):
+    """Takes turns; results come in any order."""
+
+    def take_turns(
+        self, round_number: int, hand_overs: Mapping[str, Callable[[], HandOver | None]], advance: Advance
+    ) -> Iterator[tuple[str, TurnResult]]:
+        """Yield the result of each site's turn as it comes; hand-overs are made only when a turn begins."""
+        ...
+
+    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
+        """Yield each site's results folder as its final model is written."""
+        ...
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        ...
+
+
+class OwnProcess:
+    """Takes all turns in this process, one after the other."""
+
+    def __init__(self, settings: WorkerSettings, device: str) -> None:
+        self._worker = _build_worker(settings, device)
+
+    def take_turns(
+        self, round_number: int, hand_overs: Mapping[str, Callable[[], HandOver | None]], advance: Advance
+    ) -> Iterator[tuple[str, TurnResult]]:
+        for site, hand_over in hand_overs.items():
+            yield site, self._worker.take_turn(site, round_number, hand_over(), lambda site=site: advance(site))  # type: ignore[misc]
+
+    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
+        for site in sites:
+            yield site, self._worker.finish(site, anchors)
+
+    def close(self) -> None:
+        pass
+
+
+class ProcessPool:
+    """Takes turns in long-lived processes, one a device; a site stays with its process, where its trainer lives.
+
+    Args:
+        settings: for every process.
+        devices: one entry a process; an entry may occur several times.
+    """
+
+    def __init__(self, settings: WorkerSettings, devices: Sequence[str]) -> None:
+        share = max(1, (os.cpu_count() or 1) // len(devices))
+        self._processes = [
+            ProcessPoolExecutor(1, get_context("spawn"), _start_process, (settings, device, share))
+            for device in devices
+        ]
+        names = list(settings.sites)
+        self._home = {name: self._processes[i % len(devices)] for i, name in enumerate(names)}
+
+    def take_turns(
+        self, round_number: int, hand_overs: Mapping[str, Callable[[], HandOver | None]], advance: Advance
+    ) -> Iterator[tuple[str, TurnResult]]:
+        futures: dict[Future, str] = {}
+        for site, make in hand_overs.items():
+            message = make()
+            data = None if message is None else encode(message)
+            futures[self._home[site].submit(_take_turn, site, round_number, data)] = site
+        for future in as_completed(futures):
+            result, update = self._result(future, futures[future])
+            yield futures[future], replace(result, update=None if update is None else decode(update, _NO_LIMIT))
+
+    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
+        arrays = None if anchors is None else (tuple(v.numpy() for v in anchors.values), anchors.valid.numpy())
+        futures = {self._home[site].submit(_finish, site, arrays): site for site in sites}
+        for future in as_completed(futures):
+            yield futures[future], self._result(future, futures[future])
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _result(future: Future, site: str):  # type: ignore[no-untyped-def]  # of whatever was submitted
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise FedMEPDError(
+                f"The process that trained site {site!r} died: killed, or out of memory. Every finished turn is saved; "
+                "start the same command again, with fewer workers if memory was short."
+            ) from None
+
+
+def start_workers(settings: WorkerSettings) -> Workers:
+    """Return what the federation file asks for."""
+    devices, workers = list(settings.federation.run.devices) or [default_device()], settings.federation.run.workers
+    if workers == 1:
+        return OwnProcess(settings, devices[0])
+    return ProcessPool(settings, [devices[i % len(devices)] for i in range(workers)])
+
+
+def default_device() -> str:
+    """Return the first GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+_worker: SiteWorker | None = None
+
+
+def _start_process(settings: WorkerSettings, device: str, n_threads: int) -> None:
+    """Prepare a new process; nnU-Net always takes the first visible GPU, so only one is left visible."""
+    global _worker  # noqa: PLW0603  # one worker a process, kept between turns
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number:
+        os.environ["CUDA_VISIBLE_DEVICES"] = number
+        device = "cuda"
+    if kind == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    _worker = _build_worker(settings, device)
+
+
+def _build_worker(settings: WorkerSettings, device: str) -> SiteWorker:
+    return SiteWorker(settings.federation, settings.run_folder, settings.run_id, settings.sites, torch.device(device))
+
+
+def _take_turn(site: str, round_number: int, data: bytes | None) -> tuple[TurnResult, bytes | None]:
+    assert _worker is not None  # the process was started by _start_process
+    hand_over = None if data is None else decode(data, _NO_LIMIT)
+    result = _worker.take_turn(site, round_number, hand_over)  # type: ignore[arg-type]
+    return replace(result, update=None), None if result.update is None else encode(result.update)
+
+
+def _finish(site: str, arrays) -> Path:  # type: ignore[no-untyped-def]  # numpy's arrays, or None
+    assert _worker is not None  # the process was started by _start_process
+    anchors = None
+    if arrays is not None:
+        anchors = Anchors(tuple(torch.from_numpy(v) for v in arrays[0]), torch.from_numpy(arrays[1]))
+    return _worker.finish(site, anchors)
