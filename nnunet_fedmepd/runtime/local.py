@@ -6,10 +6,10 @@ command goes on: turns that are done are not taken again, and the final weights 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from nnunet_fedmepd.config.federation import Federation
@@ -21,9 +21,12 @@ from nnunet_fedmepd.federation.state import flatten_coordinator, restore_coordin
 from nnunet_fedmepd.federation.wire import manifest
 from nnunet_fedmepd.networks.fedmepd_net import SHARED_ENCODER
 from nnunet_fedmepd.runtime.preparation import Prepared
+from nnunet_fedmepd.runtime.progress import turn_line
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from nnunet_fedmepd.runtime.site_worker import TurnResult
 from nnunet_fedmepd.runtime.workers import Workers, WorkerSettings, start_workers
+
+LOG = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -33,11 +36,20 @@ class Observer(Protocol):
 
     def turn_advances(self, site: str) -> None: ...
 
-    def turn_ends(self, round_number: int, site: str, report: Mapping[str, Any]) -> None: ...
+    def turn_ends(self, round_number: int, site: str) -> None: ...
 
-    def update_refused(self, error: UpdateRefusedError) -> None: ...
 
-    def model_written(self, site: str, folder: Path) -> None: ...
+class NoObserver:
+    """Shows nothing."""
+
+    def round_begins(self, round_number: int) -> None:
+        pass
+
+    def turn_advances(self, site: str) -> None:
+        pass
+
+    def turn_ends(self, round_number: int, site: str) -> None:
+        pass
 
 
 class LocalRun:
@@ -112,7 +124,7 @@ class LocalRun:
         try:
             current.add(result.update)
         except UpdateRefusedError as error:
-            self.observer.update_refused(error)
+            LOG.warning("round %d: %s", current.number, error)
             self.folder.append_journal({"round": current.number, "site": site, "refused": error.reason})
 
     def _report(self, number: int, site: str, result: TurnResult) -> None:
@@ -122,7 +134,8 @@ class LocalRun:
         if (number, site) not in self._journal:
             self._journal.add((number, site))
             self.folder.append_journal({"round": number, "site": site, "time": time.time(), **report})
-        self.observer.turn_ends(number, site, report)
+        LOG.info(turn_line(number, self.federation.rounds, site, report))
+        self.observer.turn_ends(number, site)
 
     def _finish(self, state: CoordinatorState, workers: Workers) -> None:
         anchors = None
@@ -131,7 +144,7 @@ class LocalRun:
         names = [p.name for p in self.participants if self.folder.site(p.name).rounds()]
         written = {}
         for site, results in workers.finish(names, anchors):
-            self.observer.model_written(site, results)
+            LOG.info("model of %s: %s", site, results)
             written[site] = str(results)
         self._write_status(self.federation.rounds, [], [], results=written)
 

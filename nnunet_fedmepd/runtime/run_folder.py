@@ -186,3 +186,17 @@ def read_json(file: Path) -> dict[str, Any]:
         raise StateFileError(
             f"{file} is damaged: it is no JSON. Restore it from a backup, or start a new run with --run FOLDER."
         ) from None
+
+
+def flat_differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Return what changed between two nested JSON values, `place: old -> new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line
+            for key in keys
+            for line in flat_differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for i in range(len(old)) for line in flat_differences(old[i], new[i], f"{place}[{i}]")]
+    return [] if old == new else [f"{place}: {old!r} -> {new!r}"]

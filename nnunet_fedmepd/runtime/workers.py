@@ -130,8 +130,14 @@ class ProcessPool:
 
 
 def start_workers(settings: WorkerSettings) -> Workers:
-    """Return what the federation file asks for."""
+    """Return what the federation file asks for.
+
+    On a CPU nnU-Net's data workers would compete with the training, and what they draw could not be repeated: unless
+    nnUNet_n_proc_DA says otherwise, there are none.
+    """
     devices, workers = list(settings.federation.run.devices) or [default_device()], settings.federation.run.workers
+    if all(device == "cpu" for device in devices):
+        os.environ.setdefault("nnUNet_n_proc_DA", "0")
     if workers == 1:
         return OwnProcess(settings, devices[0])
     return ProcessPool(settings, [devices[i % len(devices)] for i in range(workers)])

@@ -1,0 +1,34 @@
+"""`fedmepd run`: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from nnunet_fedmepd.config.loading import load_federation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("file", help="federation file (TOML), or the name of a shipped recipe")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="of the run ($nnUNet_results/federations/NAME)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the federation, or what is left of it."""
+    from nnunet_fedmepd.runtime.preparation import default_run_folder
+    from nnunet_fedmepd.runtime.running import run_federation
+
+    federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
+    folder = args.run or default_run_folder(federation)
+    run_federation(federation, folder, console)
+    console.print(
+        f"The run is complete: {folder}. Every site's model is in nnU-Net's results; predict with, for example:"
+    )
+    console.print(
+        f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {federation.site[0].dataset} -tr FedMEPDTrainer "
+        f"-c {federation.planning.configuration} -f {federation.run.fold} -p PLANS"
+    )
+    return 0
