@@ -18,17 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the federation, or what is left of it."""
+    from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
     from nnunet_fedmepd.runtime.preparation import default_run_folder
     from nnunet_fedmepd.runtime.running import run_federation
 
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
     folder = args.run or default_run_folder(federation)
     run_federation(federation, folder, console)
-    console.print(
-        f"The run is complete: {folder}. Every site's model is in nnU-Net's results; predict with, for example:"
-    )
+    console.print(f"The run is complete: {folder}. Predict with every site's model, for example:")
     console.print(
         f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {federation.site[0].dataset} -tr FedMEPDTrainer "
-        f"-c {federation.planning.configuration} -f {federation.run.fold} -p PLANS"
+        f"-p {plans_name_of(federation.planning.planner)} -c {federation.planning.configuration} "
+        f"-f {federation.run.fold}"
     )
     return 0

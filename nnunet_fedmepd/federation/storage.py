@@ -6,6 +6,7 @@ it fails with a clear error.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -74,7 +75,8 @@ def write_atomically(file: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         os.replace(partial, file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise StateFileError(
             f"{file} ({len(data)} bytes) cannot be written: {error.strerror}. The last good state is kept; make room "
             "or grant write access, then start the same command again: it goes on where it was."
