@@ -100,7 +100,7 @@ def test_the_norm_of_a_change_is_bounded_where_asked():
     small, large = site("a", ("T1",), by(0.01)), site("a", ("T1",), by(5.0))
     strict = rules(limits=Limits(1000.0, maximum_norm=0.5))
     run_round(start(), [small], strict)
-    with pytest.raises(UpdateRefusedError, match="changed by .* times its norm; at most 0.5 is allowed"):
+    with pytest.raises(UpdateRefusedError, match=r"changed by .* times its norm; at most 0.5 is allowed"):
         run_round(start(), [large], strict)
 
 

@@ -203,7 +203,7 @@ def test_a_site_that_misses_rounds_3_to_7_keeps_its_state_and_does_not_judge_wha
 
 
 def test_a_site_that_never_returns_does_not_hold_up_the_others():
-    own, lead, state = drift_apart(2)
+    _, lead, state = drift_apart(2)
     other = site("b", training=by(0.1))
     for _ in range(3):
         state = run_round(state, [other, lead])
@@ -215,7 +215,7 @@ def test_too_few_updates_stop_the_round_and_name_who_is_missing():
     present, absent = site("a"), site("b")
     current = Round(start(), [present.participant, absent.participant], rules(minimum_sites=2))
     current.add(present.take_turn(current.hand_over("a")))
-    with pytest.raises(TooFewSitesError, match="1 updates of sites; at least 2 are needed. Missing: b"):
+    with pytest.raises(TooFewSitesError, match=r"1 updates of sites; at least 2 are needed. Missing: b"):
         current.aggregate()
     current.add(absent.take_turn(current.hand_over("b")))
     current.aggregate()

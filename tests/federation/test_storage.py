@@ -58,7 +58,7 @@ def test_a_file_that_was_cut_off_is_noticed(tmp_path, length):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(StateFileError, match="nothing.state cannot be read: No such file"):
+    with pytest.raises(StateFileError, match=r"nothing.state cannot be read: No such file"):
         load_state(tmp_path / "nothing.state")
 
 

@@ -1,0 +1,83 @@
+"""Federations of a few tiny datasets, planned site by site with one topology, and run in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.runtime.running import run_federation
+from tests.nnunet_plugin.small_dataset import BRATS, make_dataset, prepare
+
+OWNED = {"lead": BRATS, "a": ("T1ce",), "b": ("T2", "FLAIR")}
+CONSOLE = Console(quiet=True)
+
+
+def make_datasets(monkeypatch: Any, owned: dict[str, tuple[str, ...]] | None = None) -> None:
+    """Write, plan and preprocess one dataset per site; all have one shape, hence one plan."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # nnU-Net's planner cannot plan with 0
+    for i, (name, modalities) in enumerate((owned or OWNED).items()):
+        prepare(make_dataset(f"Dataset{500 + i}_{name}", modalities, n_cases=2 + i))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+
+
+def small_federation(rounds: int = 2, owned: dict[str, tuple[str, ...]] | None = None, **changes: Any) -> Federation:
+    """Return a federation of `make_datasets`' sites, of which `lead` leads; tables in `changes` are merged."""
+    sites = [
+        {"name": name, "dataset": 500 + i, "lead": name.startswith("lead")} for i, name in enumerate(owned or OWNED)
+    ]
+    for site in sites:
+        site.update(changes.get("sites", {}).get(site["name"], {}))
+    training = {
+        "num_iterations_per_epoch": 2,
+        "num_val_iterations_per_epoch": 1,
+        "plot_every": 1000,
+        "final_validation": False,
+        **changes.get("training", {}),
+    }
+    return Federation.model_validate(
+        {
+            "name": "small",
+            "modalities": BRATS,
+            "rounds": rounds,
+            "site": sites,
+            "planning": {"planner": "FedMEPDTinyPlanner"},
+            "method": {"personalization": {"patience": 1, "warm_up_rounds": 0}, **changes.get("method", {})},
+            "training": training,
+            "run": {"devices": ["cpu"], **changes.get("run", {})},
+        }
+    )
+
+
+def run(federation: Federation, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Run a federation and return every site's final weights."""
+    run_federation(federation, folder, CONSOLE)
+    return final_weights(federation)
+
+
+def final_weights(federation: Federation) -> dict[str, dict[str, torch.Tensor]]:
+    """Return site -> weights of its nnU-Net checkpoint."""
+    return {site.name: checkpoint(site.name, site.dataset)["network_weights"] for site in federation.site}
+
+
+def checkpoint(name: str, dataset: int | str) -> dict[str, Any]:
+    """Return a site's final checkpoint."""
+    return torch.load(results_folder(name, dataset) / "fold_all" / "checkpoint_final.pth", weights_only=False)
+
+
+def results_folder(name: str, dataset: int | str) -> Path:
+    """Return a site's nnU-Net results folder."""
+    from nnunetv2.paths import nnUNet_results
+
+    return Path(str(nnUNet_results)) / f"Dataset{dataset}_{name}" / "FedMEPDTrainer__FedMEPDTinyPlans__3d_fullres"
+
+
+def alike(a: dict[str, dict[str, torch.Tensor]], b: dict[str, dict[str, torch.Tensor]]) -> bool:
+    """Return whether all weights of all sites are the same to the bit."""
+    return a.keys() == b.keys() and all(
+        a[site].keys() == b[site].keys() and all(torch.equal(a[site][name], b[site][name]) for name in a[site])
+        for site in a
+    )

@@ -1,0 +1,219 @@
+"""A federation on one machine: what it leaves, what repeats to the bit, what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from nnunet_fedmepd.errors import ConfigurationError
+from nnunet_fedmepd.federation.storage import StateFileError
+from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences
+from tests.runtime.small_federation import (
+    alike,
+    checkpoint,
+    final_weights,
+    make_datasets,
+    results_folder,
+    run,
+    small_federation,
+)
+
+
+@pytest.fixture
+def datasets(nnunet_paths, monkeypatch):
+    make_datasets(monkeypatch)
+    return nnunet_paths
+
+
+def test_every_site_gets_a_normal_results_folder_of_nnunet(datasets, tmp_path):
+    run(small_federation(), tmp_path / "run")
+    for name, dataset in (("lead", 500), ("a", 501), ("b", 502)):
+        folder = results_folder(name, dataset)
+        files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+        assert {"plans.json", "dataset.json", "dataset_fingerprint.json"} <= files
+        assert {"fold_all/checkpoint_final.pth", "fold_all/progress.png"} <= files
+    saved = checkpoint("a", 501)
+    assert saved["trainer_name"] == "FedMEPDTrainer"
+    assert saved["network_weights"]["calibrations.0.in_use"]
+    assert saved["network_weights"]["calibrations.0.valid"].any()
+    assert not checkpoint("lead", 500)["network_weights"]["calibrations.0.in_use"]
+
+
+def test_a_sites_shared_filters_start_each_round_from_the_leads_model(datasets, tmp_path):
+    frozen = {"initial_lr": 1e-12, "weight_decay": 0.0}
+    weights = run(small_federation(rounds=2, training=frozen), tmp_path / "run")
+    for site in ("a", "b"):
+        own = weights[site]["decoder.merges.0.0.conv.weight"]
+        torch.testing.assert_close(own, weights["lead"]["decoder.merges.0.0.conv.weight"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        weights["a"]["encoders.T1ce.stages.0.0.conv.weight"],
+        weights["lead"]["encoders.T1ce.stages.0.0.conv.weight"],
+        atol=1e-6,
+        rtol=0,
+    )
+
+
+def test_two_runs_with_one_seed_are_equal_to_the_bit_and_another_seed_is_another_run(datasets, tmp_path):
+    first = run(small_federation(), tmp_path / "first")
+    second = run(small_federation(), tmp_path / "second")
+    assert alike(first, second)
+    other = small_federation().model_copy(update={"seed": 7})
+    assert not alike(first, run(other, tmp_path / "third"))
+
+
+def test_several_workers_give_the_weights_of_one(datasets, tmp_path):
+    one = run(small_federation(), tmp_path / "one")
+    assert alike(one, run(small_federation(run={"workers": 2}), tmp_path / "two"))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"variant": "local"},
+        {"variant": "fedavg"},
+        {"variant": "fedmema"},
+        {"anchors": False},
+        {"decoder": "shared"},
+        {"n_anchors_per_class": 1},
+        {"lead_role": "none", "anchors": False},
+        {"calibration": "replace", "optimizer_state": "reset"},
+        {"personalization": {"leave_one_out": True, "patience": 1, "warm_up_rounds": 0, "update_memory": 0.5}},
+    ],
+    ids=lambda method: "-".join(f"{key}={value}" for key, value in method.items() if key != "personalization"),
+)
+def test_every_variant_runs(datasets, tmp_path, method):
+    federation = small_federation(rounds=3, method=method)
+    run_folder = tmp_path / "run"
+    if method.get("lead_role") == "none":
+        from tests.runtime.small_federation import CONSOLE, run_federation
+
+        run_federation(federation, run_folder, CONSOLE)
+        assert not results_folder("lead", 500).exists()
+        return
+    weights = run(federation, run_folder)
+    sites = {site: {key for key in weights[site] if key.startswith("encoders.")} for site in weights}
+    if method.get("variant") == "fedavg":
+        assert all(key.startswith("encoders.all.") for key in sites["a"])
+    else:
+        assert all(key.startswith("encoders.T1ce.") for key in sites["a"])
+    assert all(tensor.isfinite().all() for site in weights.values() for tensor in site.values())
+
+
+def test_local_training_exchanges_nothing(datasets, tmp_path):
+    together = run(small_federation(method={"variant": "local"}), tmp_path / "together")
+    assert sum(line["bytes_sent"] for line in RunFolder(tmp_path / "together").journal()) == 0
+    others = {"absent_rounds": [1, 2]}
+    federation = small_federation(method={"variant": "local"}, sites={"lead": others, "b": others})
+    from tests.runtime.small_federation import CONSOLE, run_federation
+
+    run_federation(federation, tmp_path / "alone", CONSOLE)
+    alone = checkpoint("a", 501)["network_weights"]
+    assert all(torch.equal(alone[name], together["a"][name]) for name in alone)
+
+
+def test_several_leads_and_full_modality_sites_that_do_not_lead(nnunet_paths, monkeypatch, tmp_path):
+    owned = {"lead": ("T1", "T1ce", "T2", "FLAIR"), "lead2": ("T1", "T1ce", "T2", "FLAIR"), "a": ("T1", "T1ce", "T2", "FLAIR")}
+    make_datasets(monkeypatch, owned)
+    weights = run(small_federation(rounds=3, owned=owned), tmp_path / "run")
+    assert weights["a"]["calibrations.0.in_use"]
+    assert not weights["lead2"]["calibrations.0.in_use"]
+
+
+def test_a_site_that_is_absent_for_some_rounds_trains_the_others(datasets, tmp_path):
+    federation = small_federation(rounds=4, sites={"a": {"absent_rounds": [1, 3]}})
+    run(federation, tmp_path / "run")
+    rounds = [line["round"] for line in RunFolder(tmp_path / "run").journal() if line["site"] == "a"]
+    assert rounds == [2, 4]
+    rates = checkpoint("a", 501)["logging"]["lrs"]
+    assert len(rates) == 2
+
+
+def test_a_run_that_is_complete_is_not_run_again(datasets, tmp_path):
+    weights = run(small_federation(), tmp_path / "run")
+    journal = RunFolder(tmp_path / "run").journal()
+    assert alike(weights, run(small_federation(), tmp_path / "run"))
+    assert RunFolder(tmp_path / "run").journal() == journal
+
+
+def test_a_second_process_in_the_same_folder_is_refused(datasets, tmp_path):
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RunError, match="Another process runs this federation"):
+        run(small_federation(), tmp_path / "run")
+
+
+def test_a_changed_federation_file_is_refused_and_what_changed_is_named(datasets, tmp_path):
+    run(small_federation(), tmp_path / "run")
+    with pytest.raises(RunError, match=r"federation.method.lead_share: 0.3 -> 0.5"):
+        run(small_federation(method={"lead_share": 0.5}), tmp_path / "run")
+
+
+def test_changed_plans_are_refused(datasets, tmp_path):
+    run(small_federation(), tmp_path / "run")
+    plans = datasets.preprocessed / "Dataset501_a" / "FedMEPDTinyPlans.json"
+    plans.write_text(plans.read_text() + "\n")
+    with pytest.raises(RunError, match=r"plans.a: "):
+        run(small_federation(), tmp_path / "run")
+
+
+def test_other_devices_and_more_workers_may_go_on_with_a_run(datasets, tmp_path):
+    weights = run(small_federation(), tmp_path / "run")
+    assert alike(weights, run(small_federation(run={"workers": 2}), tmp_path / "run"))
+
+
+@pytest.mark.parametrize("party", ["coordinator", "sites/a"])
+def test_a_damaged_state_is_named_and_without_it_the_run_goes_on_from_the_state_before(datasets, tmp_path, party):
+    weights = run(small_federation(rounds=3), tmp_path / "run")
+    newest = max((tmp_path / "run" / party).glob("round_*.state"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 255
+    newest.write_bytes(bytes(content))
+    with pytest.raises(StateFileError, match=f"{newest.name} is damaged"):
+        run(small_federation(rounds=3), tmp_path / "run")
+    newest.unlink()
+    if party == "coordinator":
+        assert alike(weights, run(small_federation(rounds=3), tmp_path / "run"))
+    else:
+        run(small_federation(rounds=3), tmp_path / "run")
+
+
+def test_sites_that_were_not_planned_are_listed_all_at_once(nnunet_paths, monkeypatch, tmp_path):
+    make_datasets(monkeypatch)
+    for dataset in ("Dataset500_lead", "Dataset502_b"):
+        (nnunet_paths.preprocessed / dataset / "FedMEPDTinyPlans.json").unlink()
+    with pytest.raises(ConfigurationError, match=r"(?s)site 'lead'.*site 'b'.*Run `fedmepd plan`"):
+        run(small_federation(), tmp_path / "run")
+
+
+def test_sites_whose_plans_give_different_networks_are_refused(datasets, tmp_path):
+    file = datasets.preprocessed / "Dataset502_b" / "FedMEPDTinyPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"][0] = 4
+    file.write_text(json.dumps(plans))
+    with pytest.raises(ConfigurationError, match="site 'b': its plans give another network"):
+        run(small_federation(), tmp_path / "run")
+
+
+def test_the_journal_has_one_line_per_site_and_round_and_the_status_says_finished(datasets, tmp_path):
+    run(small_federation(), tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    assert [(line["round"], line["site"]) for line in folder.journal()] == [
+        *[(1, "a"), (1, "b"), (1, "lead")],
+        *[(2, "a"), (2, "b"), (2, "lead")],
+    ]
+    assert folder.status()["state"] == "finished"
+    assert "round 2/2  lead: loss" in (tmp_path / "run" / "federation.log").read_text()
+
+
+def test_differences_name_the_place_of_every_change():
+    old = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    assert flat_differences(old, {"a": {"b": 1, "c": [1, 5]}, "e": 4}) == ["a.c[1]: 2 -> 5", "d: 3 -> None", "e: None -> 4"]
+
+
+def test_final_weights_are_those_of_the_last_turn(datasets, tmp_path):
+    federation = small_federation()
+    weights = run(federation, tmp_path / "run")
+    tensors, _ = RunFolder(tmp_path / "run").site("b").load(2)
+    name = "decoder.merges.0.0.conv.weight"
+    assert torch.equal(tensors[f"training/network/{name}"], weights["b"][name])
+    assert alike(weights, final_weights(federation))
