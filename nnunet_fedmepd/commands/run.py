@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", help="federation file (TOML), or the name of a shipped recipe")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="of the run ($nnUNet_results/federations/NAME)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace other trainings' models"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
     folder = args.run or default_run_folder(federation)
-    run_federation(federation, folder, console)
+    run_federation(federation, folder, console, args.overwrite)
     console.print(f"The run is complete: {folder}. Predict with every site's model, for example:")
     console.print(
         f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {federation.site[0].dataset} -tr FedMEPDTrainer "

@@ -30,6 +30,8 @@ class TrainingSettings:
         optimizer: `adamw`, `adam` (Liu et al.'s rate) or `sgd` (nnU-Net's: Nesterov momentum 0.99).
         initial_lr: learning rate at the start; it falls polynomially. 0 means the optimizer's default: 1e-2 for sgd,
             2e-4 for adam (Liu et al.), 1e-3 for adamw.
+        gradient_norm: gradients are clipped to it. 0 means the optimizer's default: 12 for sgd (nnU-Net's), 1 for the
+            others, whose first steps would otherwise be ruled by a few large gradients.
         weight_decay: decoupled from the gradient but in sgd; never applied to weights of absent modalities.
         loss: `nnunet` (Dice + cross entropy, scales weighted as in nnU-Net) or `published` (all terms weigh 1,
             cross entropy weighted by class frequency).
@@ -49,10 +51,11 @@ class TrainingSettings:
     plot_every: int = 1
     optimizer: str = "adamw"
     initial_lr: float = 0.0
+    gradient_norm: float = 0.0
     weight_decay: float = 3e-5
     loss: str = "nnunet"
-    region_weight: float = 1.0
-    auxiliary_weight: float = 0.5
+    region_weight: float = 0.3
+    auxiliary_weight: float = 0.2
     anchor_momentum: float = 0.0
     modality_dropout: float = 0.0
     final_validation: bool = True
@@ -62,7 +65,7 @@ class TrainingSettings:
         counts = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every", "plot_every")
         for name in counts:
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("initial_lr", "weight_decay", "region_weight", "auxiliary_weight"):
+        for name in ("initial_lr", "gradient_norm", "weight_decay", "region_weight", "auxiliary_weight"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("anchor_momentum", 0 <= self.anchor_momentum <= 1, "between 0 and 1")
         self._require("modality_dropout", 0 <= self.modality_dropout <= 1, "between 0 and 1")
@@ -80,6 +83,11 @@ class TrainingSettings:
     def learning_rate(self) -> float:
         """The learning rate at the start, with the optimizer's default filled in."""
         return self.initial_lr or {"sgd": 1e-2, "adam": 2e-4, "adamw": 1e-3}[self.optimizer]
+
+    @property
+    def largest_gradient_norm(self) -> float:
+        """What gradients are clipped to, with the optimizer's default filled in."""
+        return self.gradient_norm or (12.0 if self.optimizer == "sgd" else 1.0)
 
     @classmethod
     def from_plans(cls, plans: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> TrainingSettings:

@@ -26,9 +26,6 @@ from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_v
 from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
 
-# nnU-Net clips gradients to this norm.
-GRADIENT_NORM = 12
-
 
 class FedMEPDTrainer(nnUNetTrainer):
     """Trains `FedMEPDNet` on one site's dataset, in nnU-Net's way.
@@ -153,12 +150,12 @@ class FedMEPDTrainer(nnUNetTrainer):
     def _update_weights(self, loss: Tensor) -> None:
         if self.grad_scaler is None:
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.largest_gradient_norm)
             self.optimizer.step()
             return
         self.grad_scaler.scale(loss).backward()
         self.grad_scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.largest_gradient_norm)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 

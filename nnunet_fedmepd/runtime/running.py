@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.paths import nnUNet_results
 from rich.console import Console
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.federation.storage import write_atomically
+from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.runtime.local import LocalRun, participants
 from nnunet_fedmepd.runtime.preparation import Prepared, prepare
 from nnunet_fedmepd.runtime.progress import RunProgress, logging_to
-from nnunet_fedmepd.runtime.run_folder import RunFolder, flat_differences
+from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences, read_json
+
+# In a fold's results folder: which run its models are from.
+OWNER = "federated_run.json"
 
 
-def run_federation(federation: Federation, folder: Path, console: Console) -> None:
+def run_federation(federation: Federation, folder: Path, console: Console, overwrite: bool = False) -> None:
     """Run a federation to its end, with progress on the console; an interrupted run goes on where it was.
 
     Args:
         federation: whose sites `fedmepd plan` planned and preprocessed.
         folder: of the run.
         console: for progress and log.
+        overwrite: replace models of other trainings in nnU-Net's results folders.
 
     Raises:
         ConfigurationError: plans or data are missing or do not fit together.
-        RunError: another process runs here, or the folder holds another run.
+        RunError: another process runs here, the folder holds another run, or models would be overwritten.
         StateFileError: a state is damaged, or cannot be saved.
     """
     prepared, run_folder = prepare(federation), RunFolder(folder)
     with run_folder.locked(), logging_to(folder / "federation.log", console):
         run_id = run_folder.open(identity(prepared), flat_differences)
+        claim_results(prepared, run_id, overwrite)
         steps = prepared.federation.training_settings(TrainingSettings()).num_iterations_per_epoch
         n_turns = len(participants(prepared.federation))
         progress = RunProgress(console, federation.rounds, n_turns, steps * federation.epochs_per_round)
@@ -44,3 +53,36 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     for name in ("devices", "workers", "share_devices"):
         del file["run"][name]
     return {"federation": file, "plans": dict(prepared.plan_digests)}
+
+
+def claim_results(prepared: Prepared, run_id: str, overwrite: bool) -> None:
+    """Mark nnU-Net's results folders of all sites as this run's.
+
+    Raises:
+        RunError: some hold models of another training, and `overwrite` is false; all are listed.
+    """
+    federation = prepared.federation
+    folders = [results_folder(prepared.sites[p.name].dataset, federation) for p in participants(federation)]
+    foreign = [folder for folder in folders if _is_foreign(folder, run_id)]
+    if foreign and not overwrite:
+        raise RunError(
+            "These folders hold models of another training, which this run would replace:\n  "
+            + "\n  ".join(map(str, foreign))
+            + "\nPass --overwrite to replace them, or set nnUNet_results to another folder."
+        )
+    for folder in folders:
+        write_atomically(folder / OWNER, json.dumps({"run_id": run_id, "federation": federation.name}).encode())
+
+
+def results_folder(dataset: str, federation: Federation) -> Path:
+    """Return nnU-Net's results folder of a site's fold."""
+    planning = federation.planning
+    training = f"FedMEPDTrainer__{plans_name_of(planning.planner)}__{planning.configuration}"
+    return Path(str(nnUNet_results)) / dataset / training / f"fold_{federation.run.fold}"
+
+
+def _is_foreign(folder: Path, run_id: str) -> bool:
+    owner = folder / OWNER
+    if owner.is_file():
+        return bool(read_json(owner)["run_id"] != run_id) and any(folder.glob("checkpoint_*.pth"))
+    return any(folder.glob("checkpoint_*.pth"))

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from nnunetv2.paths import nnUNet_results
 from rich.console import Console
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.runtime.running import run_federation
 from tests.nnunet_plugin.small_dataset import BRATS, make_dataset, prepare
 
-OWNED = {"lead": BRATS, "a": ("T1ce",), "b": ("T2", "FLAIR")}
+Owned = Mapping[str, tuple[str, ...]]
+OWNED: Owned = {"lead": BRATS, "a": ("T1ce",), "b": ("T2", "FLAIR")}
 CONSOLE = Console(quiet=True)
 
 
-def make_datasets(monkeypatch: Any, owned: dict[str, tuple[str, ...]] | None = None) -> None:
+def make_datasets(owned: Owned = OWNED) -> None:
     """Write, plan and preprocess one dataset per site; all have one shape, hence one plan."""
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # nnU-Net's planner cannot plan with 0
-    for i, (name, modalities) in enumerate((owned or OWNED).items()):
-        prepare(make_dataset(f"Dataset{500 + i}_{name}", modalities, n_cases=2 + i))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    with mock.patch.dict(os.environ, nnUNet_n_proc_DA="1"):  # nnU-Net's planner cannot plan with 0
+        for i, (name, modalities) in enumerate(owned.items()):
+            prepare(make_dataset(f"Dataset{500 + i}_{name}", modalities, n_cases=2 + i))
 
 
-def small_federation(rounds: int = 2, owned: dict[str, tuple[str, ...]] | None = None, **changes: Any) -> Federation:
+def small_federation(rounds: int = 2, owned: Owned = OWNED, **changes: Any) -> Federation:
     """Return a federation of `make_datasets`' sites, of which `lead` leads; tables in `changes` are merged."""
-    sites = [
-        {"name": name, "dataset": 500 + i, "lead": name.startswith("lead")} for i, name in enumerate(owned or OWNED)
-    ]
+    sites = [{"name": name, "dataset": 500 + i, "lead": name.startswith("lead")} for i, name in enumerate(owned)]
     for site in sites:
         site.update(changes.get("sites", {}).get(site["name"], {}))
     training = {
@@ -53,8 +55,8 @@ def small_federation(rounds: int = 2, owned: dict[str, tuple[str, ...]] | None =
 
 
 def run(federation: Federation, folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Run a federation and return every site's final weights."""
-    run_federation(federation, folder, CONSOLE)
+    """Run a federation, over the models of any other, and return every site's final weights."""
+    run_federation(federation, folder, CONSOLE, overwrite=True)
     return final_weights(federation)
 
 
@@ -70,8 +72,6 @@ def checkpoint(name: str, dataset: int | str) -> dict[str, Any]:
 
 def results_folder(name: str, dataset: int | str) -> Path:
     """Return a site's nnU-Net results folder."""
-    from nnunetv2.paths import nnUNet_results
-
     return Path(str(nnUNet_results)) / f"Dataset{dataset}_{name}" / "FedMEPDTrainer__FedMEPDTinyPlans__3d_fullres"
 
 

@@ -7,15 +7,12 @@ import random
 import shutil
 import time
 
-from tests.runtime.small_federation import alike, final_weights, make_datasets, run, small_federation
+from tests.runtime.small_federation import alike, final_weights, run, small_federation
 
 N_KILLS = 20
 
 
-def test_killed_at_20_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_one(
-    nnunet_paths, monkeypatch, tmp_path
-):
-    make_datasets(monkeypatch)
+def test_killed_at_20_random_moments_a_run_ends_with_the_weights_of_an_undisturbed_one(datasets, tmp_path):
     federation = small_federation(rounds=3)
     started = time.monotonic()
     undisturbed = run(federation, tmp_path / "undisturbed")
@@ -36,4 +33,4 @@ def test_killed_at_20_random_moments_a_run_ends_with_the_weights_of_an_undisturb
         assert alike(undisturbed, final_weights(federation))
         ended += 1
         shutil.rmtree(folder)
-        shutil.rmtree(nnunet_paths.results)
+        shutil.rmtree(datasets.results)

@@ -10,7 +10,10 @@ import torch
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.federation.storage import StateFileError
 from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences
+from nnunet_fedmepd.runtime.running import run_federation
+from tests.nnunet_plugin.small_dataset import BRATS
 from tests.runtime.small_federation import (
+    CONSOLE,
     alike,
     checkpoint,
     final_weights,
@@ -19,12 +22,6 @@ from tests.runtime.small_federation import (
     run,
     small_federation,
 )
-
-
-@pytest.fixture
-def datasets(nnunet_paths, monkeypatch):
-    make_datasets(monkeypatch)
-    return nnunet_paths
 
 
 def test_every_site_gets_a_normal_results_folder_of_nnunet(datasets, tmp_path):
@@ -87,8 +84,6 @@ def test_every_variant_runs(datasets, tmp_path, method):
     federation = small_federation(rounds=3, method=method)
     run_folder = tmp_path / "run"
     if method.get("lead_role") == "none":
-        from tests.runtime.small_federation import CONSOLE, run_federation
-
         run_federation(federation, run_folder, CONSOLE)
         assert not results_folder("lead", 500).exists()
         return
@@ -106,16 +101,15 @@ def test_local_training_exchanges_nothing(datasets, tmp_path):
     assert sum(line["bytes_sent"] for line in RunFolder(tmp_path / "together").journal()) == 0
     others = {"absent_rounds": [1, 2]}
     federation = small_federation(method={"variant": "local"}, sites={"lead": others, "b": others})
-    from tests.runtime.small_federation import CONSOLE, run_federation
-
-    run_federation(federation, tmp_path / "alone", CONSOLE)
+    run_federation(federation, tmp_path / "alone", CONSOLE, overwrite=True)
     alone = checkpoint("a", 501)["network_weights"]
     assert all(torch.equal(alone[name], together["a"][name]) for name in alone)
 
 
 def test_several_leads_and_full_modality_sites_that_do_not_lead(nnunet_paths, monkeypatch, tmp_path):
-    owned = {"lead": ("T1", "T1ce", "T2", "FLAIR"), "lead2": ("T1", "T1ce", "T2", "FLAIR"), "a": ("T1", "T1ce", "T2", "FLAIR")}
-    make_datasets(monkeypatch, owned)
+    owned = {"lead": BRATS, "lead2": BRATS, "a": BRATS}
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    make_datasets(owned)
     weights = run(small_federation(rounds=3, owned=owned), tmp_path / "run")
     assert weights["a"]["calibrations.0.in_use"]
     assert not weights["lead2"]["calibrations.0.in_use"]
@@ -135,6 +129,16 @@ def test_a_run_that_is_complete_is_not_run_again(datasets, tmp_path):
     journal = RunFolder(tmp_path / "run").journal()
     assert alike(weights, run(small_federation(), tmp_path / "run"))
     assert RunFolder(tmp_path / "run").journal() == journal
+
+
+def test_models_of_another_training_are_not_overwritten_unless_asked(datasets, tmp_path):
+    run(small_federation(), tmp_path / "first")
+    before = results_folder("a", 501) / "fold_all" / "checkpoint_final.pth"
+    content = before.read_bytes()
+    with pytest.raises(RunError, match=r"(?s)hold models of another training.*Dataset500_lead.*--overwrite"):
+        run_federation(small_federation(), tmp_path / "second", CONSOLE)
+    assert before.read_bytes() == content
+    run_federation(small_federation(), tmp_path / "third", CONSOLE, overwrite=True)
 
 
 def test_a_second_process_in_the_same_folder_is_refused(datasets, tmp_path):
@@ -177,10 +181,9 @@ def test_a_damaged_state_is_named_and_without_it_the_run_goes_on_from_the_state_
         run(small_federation(rounds=3), tmp_path / "run")
 
 
-def test_sites_that_were_not_planned_are_listed_all_at_once(nnunet_paths, monkeypatch, tmp_path):
-    make_datasets(monkeypatch)
+def test_sites_that_were_not_planned_are_listed_all_at_once(datasets, tmp_path):
     for dataset in ("Dataset500_lead", "Dataset502_b"):
-        (nnunet_paths.preprocessed / dataset / "FedMEPDTinyPlans.json").unlink()
+        (datasets.preprocessed / dataset / "FedMEPDTinyPlans.json").unlink()
     with pytest.raises(ConfigurationError, match=r"(?s)site 'lead'.*site 'b'.*Run `fedmepd plan`"):
         run(small_federation(), tmp_path / "run")
 
@@ -207,7 +210,11 @@ def test_the_journal_has_one_line_per_site_and_round_and_the_status_says_finishe
 
 def test_differences_name_the_place_of_every_change():
     old = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
-    assert flat_differences(old, {"a": {"b": 1, "c": [1, 5]}, "e": 4}) == ["a.c[1]: 2 -> 5", "d: 3 -> None", "e: None -> 4"]
+    assert flat_differences(old, {"a": {"b": 1, "c": [1, 5]}, "e": 4}) == [
+        "a.c[1]: 2 -> 5",
+        "d: 3 -> None",
+        "e: None -> 4",
+    ]
 
 
 def test_final_weights_are_those_of_the_last_turn(datasets, tmp_path):
