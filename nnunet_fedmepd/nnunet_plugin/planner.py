@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -57,6 +59,12 @@ class FedMEPDPlanner(ExperimentPlanner):
         self.UNet_base_num_features = self.base_features
         self.UNet_max_features_3d = self.max_features_3d
         self.UNet_max_features_2d = self.max_features_2d
+
+    def determine_reader_writer(self) -> type[BaseReaderWriter]:
+        """Return nnU-Net's image reader; where a federation plans without images, the one for the file ending."""
+        if self.dataset:
+            return super().determine_reader_writer()
+        return determine_reader_writer_from_dataset_json(self.dataset_json)
 
     def static_estimate_VRAM_usage(  # noqa: N802  # nnU-Net's name, called on the instance
         self,
@@ -128,8 +136,8 @@ class FedMEPDTinyPlanner(FedMEPDPlanner):
     base_features, max_features_3d, max_features_2d = 8, 64, 64
 
 
-def plans_name_of(planner: str) -> str:
-    """Return the name of the plans that a planner class makes.
+def planner_class(planner: str) -> type[FedMEPDPlanner]:
+    """Return a planner class by its name.
 
     Raises:
         ConfigurationError: no such planner, or not one for `FedMEPDNet`.
@@ -142,4 +150,13 @@ def plans_name_of(planner: str) -> str:
             f"Planner {planner!r} is {'unknown' if found is None else 'not made for FedMEPDNet'}; expected "
             "FedMEPDPlanner, FedMEPDTinyPlanner or a subclass."
         )
-    return found.default_plans_name
+    return found
+
+
+def plans_name_of(planner: str) -> str:
+    """Return the name of the plans that a planner class makes.
+
+    Raises:
+        ConfigurationError: no such planner, or not one for `FedMEPDNet`.
+    """
+    return planner_class(planner).default_plans_name
