@@ -45,15 +45,18 @@ class SiteTerms:
 
     def describe(self) -> list[str]:
         """Return, line by line, everything that is said."""
-        lines = [f"modalities: {', '.join(self.modalities)}", f"labels: {json.dumps(self.labels)}"]
+        return [
+            f"modalities: {', '.join(self.modalities)}",
+            *self.describe_labels(),
+            f"file ending: {self.file_ending}",
+        ]
+
+    def describe_labels(self) -> list[str]:
+        """Return what the labels mean, in their order, which is that of the network's maps."""
+        lines = [f"labels: {json.dumps(self.labels)}"]
         if self.regions_class_order is not None:
             lines.append(f"regions_class_order: {list(self.regions_class_order)}")
-        return [*lines, f"file ending: {self.file_ending}"]
-
-    def labels_differ(self, other: SiteTerms) -> bool:
-        """Return whether labels mean something else at another site; their order matters, it is that of the network."""
-        own, others = list(self.labels.items()), list(other.labels.items())
-        return json.dumps(own) != json.dumps(others) or self.regions_class_order != other.regions_class_order
+        return lines
 
 
 def site_terms(description: Mapping[str, Any], modalities: tuple[str, ...]) -> SiteTerms:

@@ -99,16 +99,15 @@ def _analyse(dataset: RawDataset, case: str, files: CaseFiles) -> CaseFingerprin
 
 
 def _save(cases: SiteCases, file: Path, state: str) -> None:
-    arrays = {_INTENSITIES + modality: values for modality, values in cases.intensities.items()}
+    arrays: dict[str, Any] = {_INTENSITIES + modality: values for modality, values in cases.intensities.items()}
+    arrays.update(
+        state=np.array(state),
+        spacings_mm=cases.spacings_mm,
+        shapes_after_crop=cases.shapes_after_crop,
+        relative_sizes=cases.relative_sizes,
+    )
     with replacing(file) as partial, partial.open("wb") as stream:
-        np.savez(
-            stream,
-            state=np.array(state),
-            spacings_mm=cases.spacings_mm,
-            shapes_after_crop=cases.shapes_after_crop,
-            relative_sizes=cases.relative_sizes,
-            **arrays,
-        )
+        np.savez(stream, **arrays)
 
 
 def _load(file: Path, state: str) -> SiteCases | None:

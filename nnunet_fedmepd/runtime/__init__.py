@@ -1,0 +1,1 @@
+"""Runs federations: joins nnU-Net, the protocol and the machine."""
