@@ -1,4 +1,4 @@
-"""`fedmepd demo`: the whole job on data it makes itself, with the commands that a user would type."""
+"""`fedmepd demo`: a whole federation on data it makes itself, with the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -18,46 +18,28 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from nnunet_fedmepd.config.federation import SiteTable
+from nnunet_fedmepd.config.loading import load_federation, recipe
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.segmentation_picture import PredictedCase, draw_segmentations
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 
-PLANNER, PLANS, CONFIGURATION = "FedMEPDTinyPlanner", "FedMEPDTinyPlans", "3d_fullres"
-FIRST_ID = 500
-
-
-@dataclass(frozen=True)
-class DemoSite:
-    """One site of the demo: its name in the generated data, its dataset and what its scanner delivers."""
-
-    name: str
-    dataset_id: int
-    modalities: tuple[str, ...]
-
-    @property
-    def dataset(self) -> str:
-        """The name of the site's nnU-Net dataset."""
-        return f"Dataset{self.dataset_id:03d}_Demo_{self.name}"
-
-
-SITES = (
-    DemoSite("2013", FIRST_ID, ("T1", "T1ce", "T2", "FLAIR")),
-    DemoSite("CBICA", FIRST_ID + 1, ("T2", "FLAIR")),
-)
+PREFIX = "Demo"
+# What is compared: the title in the table, and the variant of the federation.
+METHODS = {"local": "local", "FedMEPD": "fedmepd"}
 
 
 @dataclass(frozen=True)
 class DemoSize:
     """How much the demo does; cases are per site."""
 
+    recipe: str
     training_cases: int
     test_cases: int
-    epochs: int
-    iterations: int
 
 
-FULL = DemoSize(training_cases=12, test_cases=6, epochs=6, iterations=50)
-QUICK = DemoSize(training_cases=4, test_cases=2, epochs=1, iterations=10)
+FULL = DemoSize("demo", training_cases=6, test_cases=6)
+QUICK = DemoSize("demo_quick", training_cases=3, test_cases=1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Generate, convert, plan, preprocess, train, predict, and print a table; goes on where it was interrupted."""
+    """Make data, plan together, train alone and federated, predict, compare; goes on where it was interrupted."""
     size = QUICK if args.quick else FULL
     demo = Demo(args.out.resolve() / ("quick" if args.quick else "full"), size, args.seed)
     started = time.monotonic()
@@ -86,7 +68,7 @@ class Demo:
     """Runs the commands one after the other in one folder; the folder remembers what is done.
 
     Args:
-        folder: where data, plans and results go; the three nnU-Net folders lie inside.
+        folder: where data, plans and results go; nnU-Net's folders lie inside, results of each method in their own.
         size: how much to do.
         seed: of the generated data.
     """
@@ -94,138 +76,148 @@ class Demo:
     def __init__(self, folder: Path, size: DemoSize, seed: int) -> None:
         self.folder, self.size, self.seed = folder, size, seed
         self.console = Console(soft_wrap=True, highlight=False)
-        self.raw, self.preprocessed, self.results = (
-            folder / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        )
-        for path in (self.raw, self.preprocessed, self.results):
+        self.federation_file = recipe(size.recipe)
+        self.federation = load_federation(self.federation_file)
+        self.raw, self.preprocessed = folder / "nnUNet_raw", folder / "nnUNet_preprocessed"
+        for path in (self.raw, self.preprocessed, *map(self._results, METHODS)):
             path.mkdir(parents=True, exist_ok=True)
 
     def make_data(self) -> None:
         """Generate cases in the BraTS 2020 layout and convert them, one dataset per site."""
+        sites, source = self.federation.site, self.folder / "BraTS_like_data"
         cases = self.size.training_cases + self.size.test_cases
-        source = self.folder / "BraTS_like_data"
         self._run(
-            *("fedmepd", "demo-data", source, "--layout", "brats2020", "--sites", len(SITES), "--seed", self.seed),
-            *(
-                "--shape",
-                48,
-                56,
-                48,
-                "--spacing",
-                3,
-                "--cases-per-site",
-                cases,
-                "--test-per-site",
-                self.size.test_cases,
-            ),
+            *("fedmepd", "demo-data", source, "--layout", "brats2020", "--sites", len(sites), "--seed", self.seed),
+            *("--shape", 48, 56, 48, "--spacing", 3),
+            *("--cases-per-site", cases, "--test-per-site", self.size.test_cases),
         )
-        if not all((self.raw / site.dataset).is_dir() for site in SITES):
-            owned = [f"{site.name}={','.join(site.modalities)}" for site in SITES]
+        if not all((self.raw / self._dataset(site)).is_dir() for site in sites):
+            owned = [f"{site.name}={','.join(site.modalities or self.federation.modalities)}" for site in sites]
             self._run(
                 *("fedmepd", "convert", "brats2020", source, "--split", source / "site_mapping.csv"),
-                *("--modalities", *owned, "--first-id", FIRST_ID, "--prefix", "Demo"),
+                *("--modalities", *owned, "--first-id", sites[0].dataset, "--prefix", PREFIX),
             )
 
     def plan(self) -> None:
-        """Plan and preprocess every dataset."""
-        ids = [site.dataset_id for site in SITES if not self._is_preprocessed(site)]
-        if ids:
-            self._run(
-                *("nnUNetv2_plan_and_preprocess", "-d", *ids, "-pl", PLANNER, "-fpe", "FedMEPDFingerprintExtractor"),
-                *("-c", CONFIGURATION, "-gpu_memory_target", 0.15, "-np", 1),
-            )
+        """Plan all sites together and preprocess every dataset."""
+        self._run("fedmepd", "plan", self.federation_file)
 
     def train(self) -> None:
-        """Train every site on its own, side by side, each on its share of the cores."""
-        with ThreadPoolExecutor(max_workers=len(SITES)) as pool:
-            list(pool.map(self._train, SITES))
-
-    def predict(self) -> None:
-        """Predict the held-out cases of every site."""
-        for site in SITES:
+        """Train every site alone, and all of them in the federation: same plans, steps and seed."""
+        for method, variant in METHODS.items():
+            workers = () if _has_gpu() else ("--workers", min(os.cpu_count() or 1, len(self.federation.site)))
             self._run(
-                *("nnUNetv2_predict", "-i", self.raw / site.dataset / "imagesTs", "-o", self._predictions(site)),
-                *("-d", site.dataset_id, "-c", CONFIGURATION, "-f", "all", *self._trained()),
-                *("--disable_tta", "-npp", 0, "-nps", 0, "--continue_prediction"),
-                site=site,
+                *("fedmepd", "run", self.federation_file, "--variant", variant, *workers), method=method, shown=True
             )
 
-    def show_table(self) -> None:
-        """Print the Dice of the held-out cases, per site and region."""
-        from nnunet_fedmepd.nnunet_plugin.region_dice import region_dice
+    def predict(self) -> None:
+        """Predict the held-out cases of every site with the models of every method, two sites at a time."""
+        jobs = [(site, method) for method in METHODS for site in self.federation.site]
+        with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+            list(pool.map(lambda job: self._predict(*job), jobs))
 
-        steps = self.size.epochs * self.size.iterations
-        table = Table(
-            title=f"Tumour Dice on {self.size.test_cases} held-out cases a site, after {steps} training steps"
-        )
-        for column in ("site", "modalities", "whole", "core", "enhancing", "mean"):
-            table.add_column(column, justify="left" if column in {"site", "modalities"} else "right", no_wrap=True)
-        for site in SITES:
-            scores = region_dice(self.raw / site.dataset / "labelsTs", self._predictions(site), BRATS_REGIONS)
-            means = [_mean(case[region] for case in scores.values()) for region in BRATS_REGIONS]
-            table.add_row(site.name, "+".join(site.modalities), *(f"{value:.3f}" for value in [*means, _mean(means)]))
+    def show_table(self) -> None:
+        """Print the Dice of the held-out cases, per site, region and method."""
+        steps = self.federation.rounds * int(self.federation.training["num_iterations_per_epoch"])
+        table = Table(title=f"Tumour Dice, {self.size.test_cases} held-out cases a site, {steps} training steps")
+        for column in ("site", "modalities"):
+            table.add_column(column, no_wrap=True)
+        for method in METHODS:
+            for column in ("whole", "core", "enh.", "mean"):
+                table.add_column(f"{method}\n{column}", justify="right", no_wrap=True)
+        rows = [self._scores(site) for site in self.federation.site]
+        for site, scores in zip(self.federation.site, rows, strict=True):
+            name = f"{site.name} (lead)" if site.lead else site.name
+            table.add_row(name, "+".join(self._modalities(site)), *(f"{score:.2f}" for score in scores))
+        table.add_section()
+        table.add_row("mean", "", *(f"{_mean(column):.2f}" for column in zip(*rows, strict=True)))
         self.console.print(table)
 
     def draw_picture(self) -> None:
         """Draw the first held-out case of every site."""
-        cases = []
-        for site in SITES:
-            prediction = min(self._predictions(site).glob("*.nii.gz"))
-            case, dataset = prediction.name.removesuffix(".nii.gz"), self.raw / site.dataset
-            image = dataset / "imagesTs" / f"{case}_{len(site.modalities) - 1:04d}.nii.gz"
-            title = f"{site.name}: {site.modalities[-1]}"
-            cases.append(PredictedCase(title, image, dataset / "labelsTs" / prediction.name, prediction))
+        cases = [self._drawn_case(site) for site in self.federation.site]
         self.console.print(f"picture: {draw_segmentations(cases, self.folder / 'segmentations.png')}")
 
-    def _train(self, site: DemoSite) -> None:
-        fold = self.results / site.dataset / f"FedMEPDTrainer__{PLANS}__{CONFIGURATION}" / "fold_all"
-        if not (fold / "checkpoint_final.pth").is_file():
-            go_on = ["--c"] if (fold / "checkpoint_latest.pth").is_file() else []
-            self._run("nnUNetv2_train", site.dataset_id, CONFIGURATION, "all", *self._trained(), *go_on, site=site)
+    def _drawn_case(self, site: SiteTable) -> PredictedCase:
+        file = min(self._predictions(site, "FedMEPD").glob("*.nii.gz")).name
+        dataset, last = self.raw / self._dataset(site), len(self._modalities(site)) - 1
+        return PredictedCase(
+            f"{site.name}: {self._modalities(site)[last]}",
+            dataset / "imagesTs" / f"{file.removesuffix('.nii.gz')}_{last:04d}.nii.gz",
+            dataset / "labelsTs" / file,
+            {method: self._predictions(site, method) / file for method in METHODS},
+        )
+
+    def _predict(self, site: SiteTable, method: str) -> None:
+        device = () if _has_gpu() else ("-device", "cpu")
+        self._run(
+            *("nnUNetv2_predict", "-i", self.raw / self._dataset(site) / "imagesTs"),
+            *("-o", self._predictions(site, method), "-d", site.dataset, "-f", "all"),
+            *("-tr", "FedMEPDTrainer", "-p", "FedMEPDTinyPlans", "-c", self.federation.planning.configuration),
+            *("--disable_tta", "-npp", 0, "-nps", 0, "--continue_prediction", *device),
+            method=method,
+            log=f"predict_{method}_{site.name}",
+        )
+
+    def _scores(self, site: SiteTable) -> list[float]:
+        """Return, method by method, the mean Dice of each region and their mean."""
+        from nnunet_fedmepd.nnunet_plugin.region_dice import region_dice
+
+        scores: list[float] = []
+        for method in METHODS:
+            references = self.raw / self._dataset(site) / "labelsTs"
+            cases = region_dice(references, self._predictions(site, method), BRATS_REGIONS)
+            means = [_mean(case[region] for case in cases.values()) for region in BRATS_REGIONS]
+            scores += [*means, _mean(means)]
+        return scores
+
+    def _modalities(self, site: SiteTable) -> tuple[str, ...]:
+        return site.modalities or self.federation.modalities
 
     @staticmethod
-    def _trained() -> tuple[str, ...]:
-        import torch
+    def _dataset(site: SiteTable) -> str:
+        return f"Dataset{site.dataset}_{PREFIX}_{site.name}"
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return ("-tr", "FedMEPDTrainer", "-p", PLANS, "-device", device)
+    def _predictions(self, site: SiteTable, method: str) -> Path:
+        return self.folder / "predictions" / method / site.name
 
-    def _is_preprocessed(self, site: DemoSite) -> bool:
-        return (self.preprocessed / site.dataset / "gt_segmentations").is_dir()
+    def _results(self, method: str) -> Path:
+        return self.folder / f"nnUNet_results_{method}"
 
-    def _predictions(self, site: DemoSite) -> Path:
-        return self.folder / "predictions" / site.name
-
-    def _run(self, *command: object, site: DemoSite | None = None) -> None:
+    def _run(self, *command: object, method: str = "FedMEPD", shown: bool = False, log: str | None = None) -> None:
         """Run one command line, printed first; its output goes to a log file, whose end is shown if it fails."""
         words = [str(word) for word in command]
-        log = self.folder / f"{words[0]}{f'_{site.name}' if site else ''}.log"
+        file = self.folder / f"{log or '_'.join(words[:2] if words[0] == 'fedmepd' else words[:1])}.log"
         self.console.print(f"$ {shlex.join(words).replace(str(self.folder) + os.sep, '')}", style="bold")
-        with log.open("w") as output:
-            done = subprocess.run(
-                words, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder, env=self._environment(), check=False
-            )
-        if done.returncode:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            raise FedMEPDError(f"`{words[0]}` failed with exit code {done.returncode}. The end of {log}:\n{tail}")
+        environment = self._environment(method)
+        if shown:
+            code = subprocess.run(words, cwd=self.folder, env=environment, check=False).returncode
+            ending = ""
+        else:
+            with file.open("w") as output:
+                done = subprocess.run(
+                    words, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder, env=environment, check=False
+                )
+            code = done.returncode
+            ending = f" The end of {file}:\n" + "\n".join(file.read_text(errors="replace").splitlines()[-20:])
+        if code:
+            raise FedMEPDError(f"`{' '.join(words[:2])}` failed with exit code {code}.{ending}")
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, method: str) -> dict[str, str]:
         scripts = sysconfig.get_path("scripts")
         return {
             **os.environ,
             "PATH": os.pathsep.join([scripts, str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
-            "nnUNet_results": str(self.results),
-            "nnUNet_n_proc_DA": "0",
-            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(SITES))),
-            "FEDMEPD_NUM_EPOCHS": str(self.size.epochs),
-            "FEDMEPD_NUM_ITERATIONS_PER_EPOCH": str(self.size.iterations),
-            "FEDMEPD_NUM_VAL_ITERATIONS_PER_EPOCH": "2",
-            "FEDMEPD_SAVE_EVERY": "1",
-            "FEDMEPD_FINAL_VALIDATION": "0",
-            "FEDMEPD_INITIAL_LR": "2e-3",
+            "nnUNet_results": str(self._results(method)),
         }
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _mean(values: Iterable[float] | Sequence[float]) -> float:

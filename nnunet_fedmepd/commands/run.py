@@ -26,6 +26,9 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_fedmepd.runtime.running import run_federation
 
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
+    if args.variant:
+        federation = federation.as_variant(args.variant)
+    federation = federation.on(args.devices, args.workers)
     folder = args.run or default_run_folder(federation)
     run_federation(federation, folder, console, args.overwrite)
     console.print(f"The run is complete: {folder}. Predict with every site's model, for example:")

@@ -1,8 +1,8 @@
-"""A picture of predictions: per case the image, the reference and the prediction, in the slice through the tumour."""
+"""A picture of predictions: per case image, reference and each model's prediction, in the slice through the tumour."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,33 +20,33 @@ from nnunet_fedmepd.pictures import (
 )
 
 _PANEL_INCHES = 1.8
-_COLUMNS = ("image", "reference", "prediction")
 
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """The files of one predicted case; label values are those of `BRATS_LABELS`."""
+    """The files of one predicted case; label values are those of `BRATS_LABELS`, predictions go by their model."""
 
     title: str
     image: Path
     reference: Path
-    prediction: Path
+    predictions: Mapping[str, Path]
 
 
 def draw_segmentations(cases: Sequence[PredictedCase], file: Path) -> Path:
-    """Draw the cases, a row each, into the PNG `file` and return it.
+    """Draw the cases, a row each, into the PNG `file` and return it; all have predictions of the same models.
 
     Raises:
         DatasetError: a file is missing, or the volumes of a case differ in shape.
     """
     from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
 
-    size = (_PANEL_INCHES * len(_COLUMNS), _PANEL_INCHES * 1.2 * len(cases) + 0.4)
+    columns = ("image", "reference", *cases[0].predictions)
+    size = (_PANEL_INCHES * len(columns), _PANEL_INCHES * 1.2 * len(cases) + 0.4)
     figure = Figure(figsize=size, layout="constrained", facecolor="black")
-    rows = figure.subplots(len(cases), len(_COLUMNS), squeeze=False)
+    rows = figure.subplots(len(cases), len(columns), squeeze=False)
     for row, case in zip(rows, cases, strict=True):
         _draw_case(row, case)
-    for panel, title in zip(rows[0], _COLUMNS, strict=True):
+    for panel, title in zip(rows[0], columns, strict=True):
         panel.set_title(title, color="white", fontsize=10)
     add_label_legend(figure)
     save_png(figure, file)
@@ -54,17 +54,19 @@ def draw_segmentations(cases: Sequence[PredictedCase], file: Path) -> Path:
 
 
 def _draw_case(row: np.ndarray, case: PredictedCase) -> None:
-    image, reference, prediction = (_read(file, case) for file in (case.image, case.reference, case.prediction))
-    if not image.shape == reference.shape == prediction.shape:
-        raise DatasetError(
-            "The volumes of a case differ in shape",
-            case=case.title,
-            file=case.prediction,
-            expected=f"image {image.shape}, reference {reference.shape}",
-            found=prediction.shape,
-        )
+    image, reference = _read(case.image, case), _read(case.reference, case)
+    predictions = [_read(file, case) for file in case.predictions.values()]
+    for file, labels in zip((case.reference, *case.predictions.values()), (reference, *predictions), strict=True):
+        if labels.shape != image.shape:
+            raise DatasetError(
+                "The volumes of a case differ in shape",
+                case=case.title,
+                file=file,
+                expected=f"that of its image, {image.shape}",
+                found=labels.shape,
+            )
     shown = (find_tumour_slice(reference), *find_brain_box(image))
-    for panel, labels in zip(row, (None, reference, prediction), strict=True):
+    for panel, labels in zip(row, (None, reference, *predictions), strict=True):
         draw_image(panel, image[shown])
         if labels is not None:
             draw_labels(panel, labels[shown])

@@ -66,7 +66,7 @@ def write_atomically(file: Path, data: bytes) -> None:
     Raises:
         StateFileError: the disk is full, or the folder cannot be written.
     """
-    partial = file.with_name(file.name + ".partial")
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:

@@ -109,6 +109,8 @@ class RunFolder:
                 "how far it is), or give this run another folder with --run."
             ) from None
         with lock:
+            for leftover in self.path.rglob("*.partial"):  # of a process that was killed while it saved
+                leftover.unlink()
             yield
 
     def open(self, identity: Mapping[str, Any], differences: Callable[[dict, dict], list[str]]) -> str:

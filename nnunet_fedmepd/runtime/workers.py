@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -93,6 +97,7 @@ class ProcessPool:
             ProcessPoolExecutor(1, get_context("spawn"), _start_process, (settings, device, share))
             for device in devices
         ]
+        self._process_ids = [process.submit(os.getpid) for process in self._processes]
         names = list(settings.sites)
         self._home = {name: self._processes[i % len(devices)] for i, name in enumerate(names)}
 
@@ -115,6 +120,10 @@ class ProcessPool:
             yield futures[future], self._result(future, futures[future])
 
     def close(self) -> None:
+        for started in self._process_ids:
+            if started.done() and not started.exception():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(started.result(), signal.SIGTERM)  # every state on disk is whole at any moment
         for process in self._processes:
             process.shutdown(wait=False, cancel_futures=True)
 
@@ -156,6 +165,8 @@ _worker: SiteWorker | None = None
 def _start_process(settings: WorkerSettings, device: str, n_threads: int) -> None:
     """Prepare a new process; nnU-Net always takes the first visible GPU, so only one is left visible."""
     global _worker  # noqa: PLW0603  # one worker a process, kept between turns
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     kind, _, number = device.partition(":")
     if kind == "cuda" and number:
         os.environ["CUDA_VISIBLE_DEVICES"] = number
@@ -164,6 +175,13 @@ def _start_process(settings: WorkerSettings, device: str, n_threads: int) -> Non
         os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     _worker = _build_worker(settings, device)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the main one is gone, even by kill -9: an orphan would train on, for nobody."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _build_worker(settings: WorkerSettings, device: str) -> SiteWorker:

@@ -23,7 +23,7 @@ def predicted_case(folder, prediction_label=3, prediction_shape=(6, 8, 8)):
         "case",
         write(folder / "image.nii.gz", np.full((6, 8, 8), 50) + np.arange(8)),
         write(folder / "reference.nii.gz", labels),
-        write(folder / "prediction.nii.gz", prediction),
+        {"model": write(folder / "prediction.nii.gz", prediction)},
     )
 
 
@@ -44,6 +44,6 @@ def test_a_missing_file_and_a_wrong_shape_are_errors(tmp_path):
     with pytest.raises(DatasetError, match=r"differ in shape[\s\S]*case: case"):
         draw_segmentations([predicted_case(tmp_path, prediction_shape=(6, 8, 9))], tmp_path / "a.png")
     case = predicted_case(tmp_path)
-    case.prediction.unlink()
+    case.predictions["model"].unlink()
     with pytest.raises(DatasetError, match="A file to draw is missing"):
         draw_segmentations([case], tmp_path / "a.png")

@@ -66,7 +66,7 @@ def test_an_unwritable_folder_is_a_clear_error_and_the_old_state_stays(tmp_path)
     folder = tmp_path / "states"
     file = saved(folder / "round.state")
     before = file.read_bytes()
-    (folder / "round.state.partial").mkdir()  # where the new content would go: holds for root as well
+    (folder / f"round.state.{os.getpid()}.partial").mkdir()  # where the new content would go: holds for root as well
     with pytest.raises(StateFileError, match=r"cannot be written: .*The last good state is kept"):
         save_state(file, {"a": torch.zeros(1)}, {})
     assert file.read_bytes() == before
