@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": Command("nnunet_fedmepd.commands.doctor", "check the installation, the folders and the machine"),
     "demo": Command("nnunet_fedmepd.commands.demo", "make data, train and evaluate: the whole job in one command"),
     "plan": Command("nnunet_fedmepd.commands.plan", "plan all sites of a federation together, and preprocess"),
+    "check": Command("nnunet_fedmepd.commands.check", "check a federation file, its data, and what would leave a site"),
     "run": Command("nnunet_fedmepd.commands.run", "run a federation on this machine, or go on with it"),
     "status": Command("nnunet_fedmepd.commands.status", "show how far a federated run is"),
     "demo-data": Command("nnunet_fedmepd.commands.demo_data", "make multi-site brain tumour data to try things on"),

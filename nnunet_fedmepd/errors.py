@@ -18,7 +18,7 @@ class FedMEPDError(Exception):
     """Base of all deliberate errors; the command line prints its message without a traceback."""
 
 
-class ConfigurationError(FedMEPDError):
+class ConfigurationError(FedMEPDError, ValueError):
     """A setting, a plans file or a federation file is invalid."""
 
 

@@ -10,11 +10,19 @@ name, modalities, [aliases], rounds, seed      the federation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from nnunet_fedmepd.maths.personalization import PersonalizationSettings
+from nnunet_fedmepd.config.cross_checks import cross_mistakes, federation_vocabulary
+from nnunet_fedmepd.config.settings_tables import check_settings
+from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.maths.personalization import PersonalizationSettings, warm_up_for
+from nnunet_fedmepd.modalities import ModalityVocabulary
+
+Setting = bool | int | float | str
 
 
 class Table(BaseModel):
@@ -83,7 +91,8 @@ class MethodTable(Table):
         n_anchors_per_class: K.
         calibration: residual | replace (published) | off.
         optimizer_state: `keep` moments over rounds or `reset` them.
-        personalization: how filters become personal; warm_up_rounds None is the published share of the rounds.
+        personalization: how filters become personal, overrides of `PersonalizationSettings`; warm_up_rounds, where not
+            given, is the published share of the rounds.
     """
 
     variant: Literal["fedmepd", "fedmema", "fedavg", "local"] = "fedmepd"
@@ -97,7 +106,20 @@ class MethodTable(Table):
     n_anchors_per_class: int = Field(4, ge=1)
     calibration: Literal["residual", "replace", "off"] = "residual"
     optimizer_state: Literal["keep", "reset"] = "keep"
-    personalization: PersonalizationSettings = PersonalizationSettings()
+    personalization: dict[str, Setting] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_variant(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        return {**VARIANTS.get(table.get("variant", "fedmepd"), {}), **table}
+
+    @field_validator("personalization")
+    @classmethod
+    def _check_personalization(cls, table: dict[str, Setting]) -> dict[str, Setting]:
+        check_settings(PersonalizationSettings, table)
+        return table
 
 
 class RunTable(Table):
@@ -132,5 +154,59 @@ class Federation(Table):
     site: tuple[SiteTable, ...]
     planning: PlanningTable = PlanningTable()
     method: MethodTable = MethodTable()
-    training: dict[str, int | float | bool | str] = {}
+    training: dict[str, Setting] = {}
     run: RunTable = RunTable()
+
+    @field_validator("training")
+    @classmethod
+    def _check_training(cls, table: dict[str, Setting]) -> dict[str, Setting]:
+        check_settings(TrainingSettings, table, {"num_epochs": "it is rounds * epochs_per_round"})
+        return table
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Federation:
+        if mistakes := cross_mistakes(self.model_dump()):
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @property
+    def vocabulary(self) -> ModalityVocabulary:
+        """The canonical modalities and their other names."""
+        return federation_vocabulary(self.modalities, self.aliases)
+
+    @property
+    def leads(self) -> tuple[SiteTable, ...]:
+        """The sites that lead."""
+        return tuple(site for site in self.site if site.lead)
+
+    @property
+    def personalization(self) -> PersonalizationSettings:
+        """How filters become personal."""
+        defaults = PersonalizationSettings(warm_up_rounds=warm_up_for(self.rounds))
+        return replace(defaults, **self.method.personalization)  # type: ignore[arg-type]
+
+    def site_named(self, name: str) -> SiteTable:
+        """Return a site by its name."""
+        return next(site for site in self.site if site.name == name)
+
+    def training_settings(self, planned: TrainingSettings) -> TrainingSettings:
+        """Return the training settings of the plans with those of this file in their place."""
+        epochs = self.rounds * self.epochs_per_round
+        return replace(planned, **{**self.training, "num_epochs": epochs})  # type: ignore[arg-type]
+
+    def as_variant(self, variant: str) -> Federation:
+        """Return the same federation with another method, all of whose switches are the variant's."""
+        kept = {"personalization": self.method.personalization, "optimizer_state": self.method.optimizer_state}
+        return self._changed(name=f"{self.name}_{variant}", method={"variant": variant, **kept})
+
+    def on(self, devices: Sequence[str] | None, workers: int | None) -> Federation:
+        """Return the same federation on other devices, or with another number of workers; None leaves the file's."""
+        changes: dict[str, Any] = {}
+        if devices is not None:
+            changes["devices"] = list(devices)
+        if workers is not None:
+            changes["workers"] = workers
+        return self._changed(run={**self.run.model_dump(), **changes})
+
+    def _changed(self, **changes: Any) -> Federation:
+        return Federation.model_validate({**self.model_dump(), **changes})

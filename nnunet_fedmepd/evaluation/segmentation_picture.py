@@ -66,10 +66,10 @@ def _draw_case(row: np.ndarray, case: PredictedCase) -> None:
                 found=labels.shape,
             )
     shown = (find_tumour_slice(reference), *find_brain_box(image))
-    for panel, labels in zip(row, (None, reference, *predictions), strict=True):
+    for panel in row:
         draw_image(panel, image[shown])
-        if labels is not None:
-            draw_labels(panel, labels[shown])
+    for panel, labels in zip(row[1:], (reference, *predictions), strict=True):
+        draw_labels(panel, labels[shown])
     row[0].set_ylabel(case.title, color="white", fontsize=8)
 
 
