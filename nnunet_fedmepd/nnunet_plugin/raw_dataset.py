@@ -98,12 +98,13 @@ def _dataset_name(name_or_id: str | int) -> str:
             raise ConfigurationError(f"The environment variable {folder.env_var_name} is not set; set it to a folder.")
     try:
         name = str(maybe_convert_to_dataset_name(name_or_id))
-    except (RuntimeError, ValueError):
-        name = ""
-    if not name or not (Path(nnUNet_raw) / name / "dataset.json").is_file():
+    except (RuntimeError, ValueError) as error:
+        # nnU-Net goes on for a paragraph about its folders.
+        raise ConfigurationError(f"{str(error).split('. ')[0]}, in {Path(nnUNet_raw)} and beside it.") from None
+    if not (Path(nnUNet_raw) / name / "dataset.json").is_file():
         raise ConfigurationError(
-            f"Dataset {name_or_id!r} was not found: expected one folder Dataset{name_or_id}_NAME or of that full name, "
-            f"with a dataset.json, in {Path(nnUNet_raw)}. Create it, or correct the dataset in the federation file."
+            f"Dataset {name!r} was not found: expected a folder of this name, with a dataset.json, in "
+            f"{Path(nnUNet_raw)}. Create it, or correct the dataset in the federation file."
         )
     return name
 

@@ -25,8 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nnunet_fedmepd.config.federation import Federation, PlanningTable, SiteTable
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError, FedMEPDError
-from nnunet_fedmepd.maths.fingerprints import planning_request as request_from
-from nnunet_fedmepd.maths.fingerprints import pool, pooled_fingerprint
+from nnunet_fedmepd.maths.fingerprints import planning_request, pool, pooled_fingerprint
 from nnunet_fedmepd.maths.planning_reports import (
     FirstReport,
     PlanningRequest,

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.federation_overhead OUT [--rounds 4] [--iterations 25] [--repeats 3]
 
-Generates three sites (four modalities; T1ce; T2 and FLAIR), plans them together, and then, `--repeats` times, in turn:
-runs the federation with one worker, and trains every site alone by nnU-Net's own loop for as many epochs. Both are timed
-from the first line to the last, start of the trainers and final checkpoints included, in one process on one thread.
+Generates three sites (four modalities; T1ce; T2 and FLAIR), plans them together, and then, `--repeats` times, in
+turn: runs the federation with one worker, and trains every site alone by nnU-Net's own loop for as many epochs. Both
+are timed from the first line to the last, start of the trainers and final checkpoints included, in one process on one
+thread.
 Prints every repeat and the median of the ratios.
 """
 
@@ -85,7 +86,7 @@ def prepare(out: Path, raw: Path, rounds: int, iterations: int) -> Federation:
             "run": {"devices": ["cpu"]},
         }
     )
-    plan_together(federation, print)
+    plan_together(federation, QUIET)
     return federation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -131,8 +132,6 @@ ONE_MISTAKE = {
 
 @pytest.mark.parametrize(("file", "message"), ONE_MISTAKE.values(), ids=ONE_MISTAKE)
 def test_a_mistake_is_told_in_its_place(file, message):
-    import re
-
     told = mistakes(file)
     assert told.startswith("file.toml has 1 mistake:\n")
     assert re.search(message, told), told
@@ -165,7 +164,7 @@ def test_other_modalities_than_those_of_brats_need_no_more_than_their_names():
 
 def test_a_file_that_is_no_toml_and_one_that_is_not_there_are_named(tmp_path):
     (tmp_path / "f.toml").write_text("name = ")
-    with pytest.raises(ConfigurationError, match=r"f.toml is no valid TOML: .*line 1"):
+    with pytest.raises(ConfigurationError, match=r"f.toml is no valid TOML: Invalid value"):
         load_federation(tmp_path / "f.toml")
     with pytest.raises(ConfigurationError, match=r"no federation file 'nothing'.*brats2018_paper.*demo"):
         load_federation("nothing")
