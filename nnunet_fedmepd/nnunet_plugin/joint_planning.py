@@ -19,7 +19,7 @@ from typing import Any
 
 from nnunet_fedmepd.errors import ModalityError
 from nnunet_fedmepd.modalities import ModalityVocabulary
-from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, planned_vocabulary, vocabulary_of
+from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.planner import planner_class
 
 VIRTUAL_DATASET = "Dataset000_Federation"
@@ -67,15 +67,6 @@ def site_terms(description: Mapping[str, Any], modalities: tuple[str, ...]) -> S
     )
 
 
-def federation_vocabulary(canonical: Sequence[str], aliases: Mapping[str, str]) -> ModalityVocabulary:
-    """Return the modalities of a federation with its aliases, and with those of BraTS where the names are BraTS's.
-
-    Raises:
-        ModalityError: names are malformed, doubled or ambiguous.
-    """
-    return vocabulary_of(_with_section(canonical, aliases))
-
-
 def pooled_plans(
     fingerprint: Mapping[str, Any],
     n_cases: int,
@@ -98,7 +89,8 @@ def pooled_plans(
         ConfigurationError: no such planner.
     """
     description = {
-        **_with_section(vocabulary.canonical, vocabulary.aliases),
+        "channel_names": {str(i): modality for i, modality in enumerate(vocabulary.canonical)},
+        SECTION: {"canonical_modalities": vocabulary.canonical, "modality_aliases": dict(vocabulary.aliases)},
         "labels": dict(terms.labels),
         "numTraining": n_cases,
         "file_ending": terms.file_ending,
@@ -143,13 +135,6 @@ def plans_for_site(plans: Mapping[str, Any], dataset: str, modalities: Sequence[
         if "architecture" in configuration:
             configuration["architecture"]["arch_kwargs"]["modalities"] = list(modalities)
     return own
-
-
-def _with_section(canonical: Sequence[str], aliases: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "channel_names": {str(i): modality for i, modality in enumerate(canonical)},
-        SECTION: {"canonical_modalities": list(canonical), "modality_aliases": dict(aliases)},
-    }
 
 
 @contextlib.contextmanager

@@ -37,7 +37,6 @@ from nnunet_fedmepd.maths.planning_reports import (
 from nnunet_fedmepd.modalities import ModalityVocabulary
 from nnunet_fedmepd.nnunet_plugin.joint_planning import (
     SiteTerms,
-    federation_vocabulary,
     plans_for_site,
     pooled_plans,
     site_terms,
@@ -118,10 +117,9 @@ def plan_together(federation: Federation, console: Console, n_processes: int = 1
     """
     register()
     planner_class(federation.planning.planner)  # an unknown one is told before work starts
-    vocabulary = federation_vocabulary(federation.modalities, federation.aliases)
-    sites = open_sites(federation, vocabulary, n_processes)
+    sites = open_sites(federation, n_processes)
     with _progress(console) as progress:
-        plans = _planned(sites, vocabulary, federation.planning, console, progress)
+        plans = _planned(sites, federation.vocabulary, federation.planning, console, progress)
         adopted = _adopted(sites, plans, federation.planning.configuration, n_processes, progress)
     for name, result in adopted.items():
         console.print(f"site {name}: {_told(result)}", markup=False)
@@ -131,13 +129,13 @@ def plan_together(federation: Federation, console: Console, n_processes: int = 1
     return changed
 
 
-def open_sites(federation: Federation, vocabulary: ModalityVocabulary, n_threads: int = 1) -> list[PlanningSite]:
+def open_sites(federation: Federation, n_threads: int = 1) -> list[PlanningSite]:
     """Open and check the datasets of all sites.
 
     Raises:
         ConfigurationError: listing what is wrong at every site, and between sites.
     """
-    resolution = planning_resolution(federation.planning)
+    resolution, vocabulary = planning_resolution(federation.planning), federation.vocabulary
     tables = {table.name: table for table in federation.site}
     datasets, problems = _asked(tables, lambda table: _open_dataset(table, vocabulary))
     sites = [PlanningSite(name, dataset, resolution, n_threads) for name, dataset in datasets.items()]
@@ -200,9 +198,10 @@ def _adopted(
 
 def _open_dataset(table: SiteTable, vocabulary: ModalityVocabulary) -> RawDataset:
     dataset = open_raw_dataset(table.dataset, vocabulary)
-    if table.modalities is not None and table.modalities != dataset.modalities:
+    stated = None if table.modalities is None else vocabulary.resolve_all(table.modalities, table.name)
+    if stated not in (None, dataset.modalities):
         raise ConfigurationError(
-            f"the federation file states the modalities {list(table.modalities)}, but the channels of {dataset.name} "
+            f"the federation file states the modalities {list(stated)}, but the channels of {dataset.name} "
             f"are {list(dataset.modalities)}, in this order. Correct the file, or leave `modalities` out."
         )
     if table.lead and (missing := [m for m in vocabulary.canonical if m not in dataset.modalities]):
