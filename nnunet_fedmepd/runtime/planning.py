@@ -117,7 +117,7 @@ def plan_together(federation: Federation, console: Console, n_processes: int = 1
     """
     register()
     planner_class(federation.planning.planner)  # an unknown one is told before work starts
-    sites = open_sites(federation, n_processes)
+    sites = open_sites(federation, federation.vocabulary, n_processes)
     with _progress(console) as progress:
         plans = _planned(sites, federation.vocabulary, federation.planning, console, progress)
         adopted = _adopted(sites, plans, federation.planning.configuration, n_processes, progress)
@@ -129,13 +129,13 @@ def plan_together(federation: Federation, console: Console, n_processes: int = 1
     return changed
 
 
-def open_sites(federation: Federation, n_threads: int = 1) -> list[PlanningSite]:
+def open_sites(federation: Federation, vocabulary: ModalityVocabulary, n_threads: int = 1) -> list[PlanningSite]:
     """Open and check the datasets of all sites.
 
     Raises:
         ConfigurationError: listing what is wrong at every site, and between sites.
     """
-    resolution, vocabulary = planning_resolution(federation.planning), federation.vocabulary
+    resolution = planning_resolution(federation.planning)
     tables = {table.name: table for table in federation.site}
     datasets, problems = _asked(tables, lambda table: _open_dataset(table, vocabulary))
     sites = [PlanningSite(name, dataset, resolution, n_threads) for name, dataset in datasets.items()]

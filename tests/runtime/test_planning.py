@@ -13,6 +13,7 @@ import torch
 from nnunetv2.paths import nnUNet_raw
 from rich.console import Console
 
+from nnunet_fedmepd.cli import main
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.nnunet_plugin.fingerprint import FedMEPDFingerprintExtractor
@@ -199,6 +200,19 @@ def test_a_worker_that_dies_is_told_with_a_remedy():
         _case_workers(2) as map_cases,
     ):
         list(map_cases(os._exit, [1]))
+
+
+def test_the_command_plans_a_federation_file(tmp_path, capsys):
+    write_sites((LEAD,))
+    file = tmp_path / "federation.toml"
+    file.write_text(
+        'name = "planned"\nmodalities = ["T1", "T1ce", "T2", "FLAIR"]\nrounds = 2\n'
+        '[[site]]\nname = "lead"\ndataset = 600\nlead = true\n'
+        '[planning]\nplanner = "FedMEPDTinyPlanner"\ngpu_memory_gb = 0.02\n'
+    )
+    assert main(["plan", str(file), "-np", "1"]) == 0
+    assert "All 1 sites are planned and preprocessed." in capsys.readouterr().out
+    assert preprocessed_json("Dataset600_lead", PLANS)["dataset_name"] == "Dataset600_lead"
 
 
 def test_labels_that_differ_between_sites_are_refused(nnunet_paths):
