@@ -25,8 +25,8 @@ from nnunet_fedmepd.evaluation.segmentation_picture import PredictedCase, draw_s
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 
 PREFIX = "Demo"
-# What is compared: the title in the table, and the variant of the federation.
-METHODS = {"local": "local", "FedMEPD": "fedmepd"}
+LOCAL, FEDERATED = "local", "FedMEPD"
+VARIANT_OF = {LOCAL: "local", FEDERATED: "fedmepd"}
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,19 @@ class DemoSize:
     recipe: str
     training_cases: int
     test_cases: int
+    methods: tuple[str, ...]
 
 
-FULL = DemoSize("demo", training_cases=6, test_cases=6)
-QUICK = DemoSize("demo_quick", training_cases=3, test_cases=1)
+FULL = DemoSize("demo", training_cases=6, test_cases=6, methods=(LOCAL, FEDERATED))
+QUICK = DemoSize("demo_quick", training_cases=3, test_cases=1, methods=(FEDERATED,))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--out", type=Path, default=Path("fedmepd_demo"), help="folder to work in (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer cases and steps: shows that it runs, no more")
+    parser.add_argument(
+        "--quick", action="store_true", help="hardly any training, nothing to compare: shows that it runs"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the generated data (%(default)s)")
 
 
@@ -79,7 +82,7 @@ class Demo:
         self.federation_file = recipe(size.recipe)
         self.federation = load_federation(self.federation_file)
         self.raw, self.preprocessed = folder / "nnUNet_raw", folder / "nnUNet_preprocessed"
-        for path in (self.raw, self.preprocessed, *map(self._results, METHODS)):
+        for path in (self.raw, self.preprocessed, *map(self._results, size.methods)):
             path.mkdir(parents=True, exist_ok=True)
 
     def make_data(self) -> None:
@@ -104,33 +107,34 @@ class Demo:
 
     def train(self) -> None:
         """Train every site alone, and all of them in the federation: same plans, steps and seed."""
-        for method, variant in METHODS.items():
-            workers = () if _has_gpu() else ("--workers", min(os.cpu_count() or 1, len(self.federation.site)))
-            self._run(
-                *("fedmepd", "run", self.federation_file, "--variant", variant, *workers), method=method, shown=True
-            )
+        workers = () if _has_gpu() else ("--workers", min(os.cpu_count() or 1, len(self.federation.site)))
+        for method in self.size.methods:
+            command = ("fedmepd", "run", self.federation_file, "--variant", VARIANT_OF[method], *workers)
+            self._run(*command, method=method, shown=True)
 
     def predict(self) -> None:
         """Predict the held-out cases of every site with the models of every method, two sites at a time."""
-        jobs = [(site, method) for method in METHODS for site in self.federation.site]
         with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-            list(pool.map(lambda job: self._predict(*job), jobs))
+            list(pool.map(lambda job: self._predict(*job), self._jobs()))
 
     def show_table(self) -> None:
-        """Print the Dice of the held-out cases, per site, region and method."""
+        """Print the Dice of the held-out cases, per site, method and region."""
         steps = self.federation.rounds * int(self.federation.training["num_iterations_per_epoch"])
-        table = Table(title=f"Tumour Dice, {self.size.test_cases} held-out cases a site, {steps} training steps")
-        for column in ("site", "modalities"):
-            table.add_column(column, no_wrap=True)
-        for method in METHODS:
-            for column in ("whole", "core", "enh.", "mean"):
-                table.add_column(f"{method}\n{column}", justify="right", no_wrap=True)
-        rows = [self._scores(site) for site in self.federation.site]
-        for site, scores in zip(self.federation.site, rows, strict=True):
-            name = f"{site.name} (lead)" if site.lead else site.name
-            table.add_row(name, "+".join(self._modalities(site)), *(f"{score:.2f}" for score in scores))
-        table.add_section()
-        table.add_row("mean", "", *(f"{_mean(column):.2f}" for column in zip(*rows, strict=True)))
+        table = Table(
+            title=f"Tumour Dice on {self.size.test_cases} held-out cases a site, after {steps} training steps"
+        )
+        for column in ("site", "modalities", "method", "whole", "core", "enhancing", "mean"):
+            left = column in {"site", "modalities", "method"}
+            table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        scores = {(site, method): self._scores(site, method) for site, method in self._jobs()}
+        for site in self.federation.site:
+            for i, method in enumerate(self.size.methods):
+                who = (f"{site.name}{' (lead)' * site.lead}", "+".join(self._modalities(site))) if i == 0 else ("", "")
+                table.add_row(*who, method, *_cells(scores[site, method]))
+            table.add_section()
+        for method in self.size.methods:
+            columns = zip(*(scores[site, method] for site in self.federation.site), strict=True)
+            table.add_row("mean", "", method, *_cells([_mean(column) for column in columns]))
         self.console.print(table)
 
     def draw_picture(self) -> None:
@@ -139,13 +143,13 @@ class Demo:
         self.console.print(f"picture: {draw_segmentations(cases, self.folder / 'segmentations.png')}")
 
     def _drawn_case(self, site: SiteTable) -> PredictedCase:
-        file = min(self._predictions(site, "FedMEPD").glob("*.nii.gz")).name
+        file = min(self._predictions(site, FEDERATED).glob("*.nii.gz")).name
         dataset, last = self.raw / self._dataset(site), len(self._modalities(site)) - 1
         return PredictedCase(
             f"{site.name}: {self._modalities(site)[last]}",
             dataset / "imagesTs" / f"{file.removesuffix('.nii.gz')}_{last:04d}.nii.gz",
             dataset / "labelsTs" / file,
-            {method: self._predictions(site, method) / file for method in METHODS},
+            {method: self._predictions(site, method) / file for method in self.size.methods},
         )
 
     def _predict(self, site: SiteTable, method: str) -> None:
@@ -159,17 +163,17 @@ class Demo:
             log=f"predict_{method}_{site.name}",
         )
 
-    def _scores(self, site: SiteTable) -> list[float]:
-        """Return, method by method, the mean Dice of each region and their mean."""
+    def _jobs(self) -> list[tuple[SiteTable, str]]:
+        return [(site, method) for site in self.federation.site for method in self.size.methods]
+
+    def _scores(self, site: SiteTable, method: str) -> list[float]:
+        """Return the mean Dice of each region, and their mean."""
         from nnunet_fedmepd.nnunet_plugin.region_dice import region_dice
 
-        scores: list[float] = []
-        for method in METHODS:
-            references = self.raw / self._dataset(site) / "labelsTs"
-            cases = region_dice(references, self._predictions(site, method), BRATS_REGIONS)
-            means = [_mean(case[region] for case in cases.values()) for region in BRATS_REGIONS]
-            scores += [*means, _mean(means)]
-        return scores
+        references = self.raw / self._dataset(site) / "labelsTs"
+        cases = region_dice(references, self._predictions(site, method), BRATS_REGIONS)
+        means = [_mean(case[region] for case in cases.values()) for region in BRATS_REGIONS]
+        return [*means, _mean(means)]
 
     def _modalities(self, site: SiteTable) -> tuple[str, ...]:
         return site.modalities or self.federation.modalities
@@ -184,7 +188,7 @@ class Demo:
     def _results(self, method: str) -> Path:
         return self.folder / f"nnUNet_results_{method}"
 
-    def _run(self, *command: object, method: str = "FedMEPD", shown: bool = False, log: str | None = None) -> None:
+    def _run(self, *command: object, method: str = FEDERATED, shown: bool = False, log: str | None = None) -> None:
         """Run one command line, printed first; its output goes to a log file, whose end is shown if it fails."""
         words = [str(word) for word in command]
         file = self.folder / f"{log or '_'.join(words[:2] if words[0] == 'fedmepd' else words[:1])}.log"
@@ -212,6 +216,10 @@ class Demo:
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self._results(method)),
         }
+
+
+def _cells(scores: Sequence[float]) -> list[str]:
+    return [f"{score:.3f}" for score in scores]
 
 
 def _has_gpu() -> bool:

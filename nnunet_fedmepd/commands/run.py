@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nnunet_fedmepd.config.federation import VARIANTS
 from nnunet_fedmepd.config.loading import load_federation
 
 
@@ -14,9 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", help="federation file (TOML), or the name of a shipped recipe")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="of the run ($nnUNet_results/federations/NAME)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace other trainings' models"
-    )
+    parser.add_argument("--variant", choices=list(VARIANTS), help="another method on the same sites, plans and seed")
+    parser.add_argument("--workers", type=int, help="sites that train at the same time, instead of the file's number")
+    parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
+    parser.add_argument("--overwrite", action="store_true", help="replace other trainings' models")
 
 
 def run(args: argparse.Namespace) -> int:

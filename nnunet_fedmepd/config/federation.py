@@ -195,7 +195,9 @@ class Federation(Table):
         return replace(planned, **{**self.training, "num_epochs": epochs})  # type: ignore[arg-type]
 
     def as_variant(self, variant: str) -> Federation:
-        """Return the same federation with another method, all of whose switches are the variant's."""
+        """Return the same federation with another method, all of whose switches are that variant's."""
+        if variant == self.method.variant:
+            return self
         kept = {"personalization": self.method.personalization, "optimizer_state": self.method.optimizer_state}
         return self._changed(name=f"{self.name}_{variant}", method={"variant": variant, **kept})
 

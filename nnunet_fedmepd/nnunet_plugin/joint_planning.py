@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_fedmepd.config.cross_checks import federation_vocabulary as federation_vocabulary  # for its callers
+from nnunet_fedmepd.config.cross_checks import federation_vocabulary as federation_vocabulary  # noqa: PLC0414
 from nnunet_fedmepd.errors import ModalityError
 from nnunet_fedmepd.modalities import ModalityVocabulary
 from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, planned_vocabulary

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PACKAGE_LOGGER = "nnunet_fedmepd"
@@ -54,13 +53,24 @@ class RunProgress:
         self.bar.update(self._task, completed=self._turns * self._steps)
 
 
+class _ConsoleHandler(logging.Handler):
+    """Prints lines above the bar, as they are."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def logging_to(file: Path, console: Console) -> Iterator[None]:
     """Send the package's log to a file and to the console, while a run goes on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(file)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    to_console = RichHandler(console=console, show_path=False, show_level=False, highlighter=None)
+    to_console = _ConsoleHandler(console)
     logger = logging.getLogger(PACKAGE_LOGGER)
     level, propagate = logger.level, logger.propagate
     handlers = (to_file, to_console)
