@@ -14,21 +14,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nnunet_fedmepd.config.cross_checks import cross_mistakes, federation_vocabulary
+from nnunet_fedmepd.config.mistakes import all_mistakes, listed
 from nnunet_fedmepd.config.settings_tables import check_settings
 from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.config.variants import VARIANTS as VARIANTS  # noqa: PLC0414
+from nnunet_fedmepd.config.variants import fill_in_variant, without_switches
+from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.maths.personalization import PersonalizationSettings, warm_up_for
 from nnunet_fedmepd.modalities import ModalityVocabulary
 
-Setting = bool | int | float | str
-
 
 class Table(BaseModel):
-    """A table of the federation file: frozen, and without unknown keys."""
+    """A table of the federation file: frozen, without unknown keys, and with values of the stated type only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SiteTable(Table):
@@ -44,9 +46,9 @@ class SiteTable(Table):
 
     name: str
     dataset: int | str
-    modalities: tuple[str, ...] | None = None
+    modalities: tuple[str, ...] | None = Field(None, strict=False)
     lead: bool = False
-    absent_rounds: tuple[int, ...] = ()
+    absent_rounds: tuple[int, ...] = Field((), strict=False)
 
 
 class PlanningTable(Table):
@@ -58,21 +60,6 @@ class PlanningTable(Table):
     steps_per_mm: int = Field(10_000, ge=1)
     size_steps: int = Field(10_000, ge=1)
     intensity_bins: int = Field(4096, ge=1)
-
-
-# What the named variants change; a switch that the file sets itself wins.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "fedmepd": {},
-    "fedmema": {"decoder": "personal"},
-    "fedavg": {
-        "encoder": "shared",
-        "decoder": "shared",
-        "lead_role": "site",
-        "site_weights": "cases",
-        "anchors": False,
-    },
-    "local": {"exchange": False, "lead_role": "site", "anchors": False},
-}
 
 
 class MethodTable(Table):
@@ -106,18 +93,16 @@ class MethodTable(Table):
     n_anchors_per_class: int = Field(4, ge=1)
     calibration: Literal["residual", "replace", "off"] = "residual"
     optimizer_state: Literal["keep", "reset"] = "keep"
-    personalization: dict[str, Setting] = {}
+    personalization: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_variant(cls, table: Any) -> Any:
-        if not isinstance(table, dict):
-            return table
-        return {**VARIANTS.get(table.get("variant", "fedmepd"), {}), **table}
+        return fill_in_variant(table) if isinstance(table, dict) else table
 
     @field_validator("personalization")
     @classmethod
-    def _check_personalization(cls, table: dict[str, Setting]) -> dict[str, Setting]:
+    def _check_personalization(cls, table: dict[str, Any]) -> dict[str, Any]:
         check_settings(PersonalizationSettings, table)
         return table
 
@@ -134,7 +119,7 @@ class RunTable(Table):
         maximum_norm: bound of the norm of a site's update over that of what it was sent; None: unbounded.
     """
 
-    devices: tuple[str, ...] = ()
+    devices: tuple[str, ...] = Field((), strict=False)
     workers: int = Field(1, ge=1)
     share_devices: bool = False
     fold: Literal["all"] | int = "all"
@@ -146,20 +131,20 @@ class Federation(Table):
     """A whole federation file."""
 
     name: str
-    modalities: tuple[str, ...]
+    modalities: tuple[str, ...] = Field(strict=False)
     aliases: dict[str, str] = {}
     rounds: int = Field(ge=1)
     epochs_per_round: int = Field(1, ge=1)
     seed: int = 12345
-    site: tuple[SiteTable, ...]
+    site: tuple[SiteTable, ...] = Field(strict=False)
     planning: PlanningTable = PlanningTable()
     method: MethodTable = MethodTable()
-    training: dict[str, Setting] = {}
+    training: dict[str, Any] = {}
     run: RunTable = RunTable()
 
     @field_validator("training")
     @classmethod
-    def _check_training(cls, table: dict[str, Setting]) -> dict[str, Setting]:
+    def _check_training(cls, table: dict[str, Any]) -> dict[str, Any]:
         check_settings(TrainingSettings, table, {"num_epochs": "it is rounds * epochs_per_round"})
         return table
 
@@ -183,32 +168,49 @@ class Federation(Table):
     def personalization(self) -> PersonalizationSettings:
         """How filters become personal."""
         defaults = PersonalizationSettings(warm_up_rounds=warm_up_for(self.rounds))
-        return replace(defaults, **self.method.personalization)  # type: ignore[arg-type]
+        return replace(defaults, **self.method.personalization)
 
     def site_named(self, name: str) -> SiteTable:
-        """Return a site by its name."""
-        return next(site for site in self.site if site.name == name)
+        """Return a site by its name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        for site in self.site:
+            if site.name == name:
+                return site
+        raise ConfigurationError(f"There is no site {name!r}; expected one of {', '.join(s.name for s in self.site)}.")
 
     def training_settings(self, planned: TrainingSettings) -> TrainingSettings:
         """Return the training settings of the plans with those of this file in their place."""
         epochs = self.rounds * self.epochs_per_round
-        return replace(planned, **{**self.training, "num_epochs": epochs})  # type: ignore[arg-type]
+        return replace(planned, **{**self.training, "num_epochs": epochs})
 
     def as_variant(self, variant: str) -> Federation:
-        """Return the same federation with another method, all of whose switches are that variant's."""
-        if variant == self.method.variant:
-            return self
-        kept = {"personalization": self.method.personalization, "optimizer_state": self.method.optimizer_state}
-        return self._changed(name=f"{self.name}_{variant}", method={"variant": variant, **kept})
+        """Return the same federation with a variant of the method: all switches that any variant sets are its own.
+
+        Raises:
+            ConfigurationError: the variant cannot be run with these sites.
+        """
+        method = {"variant": variant, **without_switches(self.method.model_dump())}
+        return self._changed(f"variant {variant}", name=f"{self.name}_{variant}", method=method)
 
     def on(self, devices: Sequence[str] | None, workers: int | None) -> Federation:
-        """Return the same federation on other devices, or with another number of workers; None leaves the file's."""
+        """Return the same federation on other devices, or with another number of workers; None leaves the file's.
+
+        Raises:
+            ConfigurationError: no such device, or workers would share a GPU unasked.
+        """
         changes: dict[str, Any] = {}
         if devices is not None:
             changes["devices"] = list(devices)
         if workers is not None:
             changes["workers"] = workers
-        return self._changed(run={**self.run.model_dump(), **changes})
+        return self._changed("the choice of devices and workers", run={**self.run.model_dump(), **changes})
 
-    def _changed(self, **changes: Any) -> Federation:
-        return Federation.model_validate({**self.model_dump(), **changes})
+    def _changed(self, source: str, **changes: Any) -> Federation:
+        file = {**self.model_dump(), **changes}
+        try:
+            return Federation.model_validate(file)
+        except ValidationError as error:
+            raise listed(source, all_mistakes(error, file, Federation)) from None

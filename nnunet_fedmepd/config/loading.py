@@ -8,11 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from nnunet_fedmepd.config.cross_checks import cross_mistakes
 from nnunet_fedmepd.config.federation import Federation
-from nnunet_fedmepd.config.settings_tables import suggestion
+from nnunet_fedmepd.config.mistakes import all_mistakes, listed
 from nnunet_fedmepd.errors import ConfigurationError
 
 if sys.version_info >= (3, 11):
@@ -29,9 +28,11 @@ def load_federation(file: str | Path) -> Federation:
     """
     path = _find(file)
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(path.read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
     return parse_federation(data, str(path))
 
 
@@ -44,10 +45,7 @@ def parse_federation(data: Mapping[str, Any], source: str) -> Federation:
     try:
         return Federation.model_validate(dict(data))
     except ValidationError as error:
-        mistakes = list(dict.fromkeys([*_field_mistakes(error, data), *cross_mistakes(data)]))
-    lines = "\n".join(f"  {mistake}" for mistake in mistakes)
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    raise ConfigurationError(f"{source} has {count}:\n{lines}")
+        raise listed(source, all_mistakes(error, data, Federation)) from None
 
 
 def recipe(name: str) -> Path:
@@ -83,40 +81,3 @@ def _find(file: str | Path) -> Path:
         f"There is no federation file {str(file)!r}; expected a TOML file, or one of the recipes "
         f"{', '.join(recipes())}."
     )
-
-
-def _field_mistakes(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    mistakes = []
-    for found in error.errors():
-        place, kind = _place(found["loc"]), found["type"]
-        if kind == "extra_forbidden":
-            mistakes.append(f"{place}: unknown key{suggestion(str(found['loc'][-1]), _known_keys(found['loc']))}")
-        elif kind == "missing":
-            mistakes.append(f"{place}: missing")
-        elif kind == "value_error":
-            mistakes += [f"{place}: {line}" if place else line for line in str(found["ctx"]["error"]).splitlines()]
-        else:
-            mistakes.append(f"{place}: {found['msg'][0].lower()}{found['msg'][1:]}, found {found['input']!r}")
-    return mistakes
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the table that an unknown key is in."""
-    model: Any = Federation
-    for part in location[:-1]:
-        if isinstance(part, str):
-            model = _table_model(model.model_fields[part].annotation)
-    return list(model.model_fields)
-
-
-def _table_model(annotation: Any) -> type[BaseModel]:
-    """Return the model of a field that is a table, or an array of tables."""
-    arguments = getattr(annotation, "__args__", ())
-    return arguments[0] if arguments else annotation

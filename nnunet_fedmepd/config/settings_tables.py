@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
 from nnunet_fedmepd.errors import ConfigurationError
+
+# What a TOML file calls a value of each type.
+TYPE_NAMES: dict[type, str] = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 
 def check_settings(settings: type, table: Mapping[str, Any], forbidden: Mapping[str, str] | None = None) -> None:
@@ -19,32 +23,42 @@ def check_settings(settings: type, table: Mapping[str, Any], forbidden: Mapping[
         forbidden: field -> why it may not be given here.
 
     Raises:
-        ConfigurationError: naming every mistake, one a line.
+        ConfigurationError: naming every mistake, a line each, which begins with the key.
     """
-    known = {field.name: field.default for field in fields(settings)}
-    forbidden = forbidden or {}
-    problems = [_problem(key, value, known, forbidden) for key, value in table.items()]
-    mistakes = [problem for problem in problems if problem]
-    usable = {key: value for (key, value), problem in zip(table.items(), problems, strict=True) if not problem}
-    try:
-        settings(**usable)
-    except ConfigurationError as error:
-        mistakes.append(str(error))
+    known = {field.name: type(field.default) for field in fields(settings)}
+    mistakes = [
+        f"{key}: {problem}"
+        for key, value in table.items()
+        if (problem := _problem(settings, key, value, known, forbidden or {}))
+    ]
     if mistakes:
         raise ConfigurationError("\n".join(mistakes))
 
 
-def suggestion(key: str, known: Mapping[str, Any] | list[str]) -> str:
+def suggestion(key: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` where a known key is close, else nothing."""
     close = get_close_matches(key, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _problem(key: str, value: Any, known: Mapping[str, Any], forbidden: Mapping[str, str]) -> str | None:
+def _problem(
+    settings: type, key: str, value: Any, known: Mapping[str, type], forbidden: Mapping[str, str]
+) -> str | None:
     if key in forbidden:
-        return f"{key} cannot be set here: {forbidden[key]}"
+        return f"cannot be set here: {forbidden[key]}"
     if key not in known:
-        return f"unknown key {key!r}{suggestion(key, known)}"
-    kind = type(known[key])
-    fits = type(value) is kind or (kind is float and type(value) is int)
-    return None if fits else f"{key} is {value!r}; expected {kind.__name__}"
+        return f"unknown key{suggestion(key, known)}"
+    if not _fits(value, known[key]):
+        return f"expected {TYPE_NAMES[known[key]]}, found {value!r}"
+    try:
+        settings(**{key: value})
+    except ConfigurationError as error:
+        # The sentences after the first say where else such a setting may come from.
+        return str(error).split(". ")[0].removesuffix(".")
+    return None
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
