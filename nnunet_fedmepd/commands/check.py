@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,12 +29,14 @@ def run(args: argparse.Namespace) -> int:
     for line in method_lines(federation):
         console.print(line, markup=False)
     if args.what_leaves:
-        print_what_leaves(federation, console)
-    if "nnUNet_raw" not in os.environ or "nnUNet_preprocessed" not in os.environ:
-        console.print("nnUNet_raw or nnUNet_preprocessed is not set: the sites' datasets were not checked.")
+        print_declaration(federation, console)
+    if unset := [name for name in ("nnUNet_raw", "nnUNet_preprocessed") if not os.environ.get(name)]:
+        console.print(f"{' and '.join(unset)} not set: the sites' datasets were not checked.")
         return 0
     check_datasets(federation)
     console.print(f"The datasets of all {len(federation.site)} sites are there and fit the file.")
+    if args.what_leaves and federation.method.exchange:
+        print_arrays(federation, console)
     return 0
 
 
@@ -50,14 +55,18 @@ def site_table(federation: Federation) -> Table:
 
 def method_lines(federation: Federation) -> list[str]:
     """Return what is done, in a few lines."""
-    method, planning = federation.method, federation.planning
-    switches = ", ".join(f"{key} = {value}" for key, value in method.model_dump().items() if key != "personalization")
+    planning, epochs = federation.planning, federation.epochs_per_round
     return [
-        f"{federation.rounds} rounds of {federation.epochs_per_round} local epochs; seed {federation.seed}",
+        f"{federation.rounds} rounds of {epochs} local epoch{'' if epochs == 1 else 's'}; seed {federation.seed}",
         f"planned by {planning.planner} for {planning.gpu_memory_gb:g} GB, configuration {planning.configuration}",
-        f"method: {switches}",
-        f"personalization: {federation.personalization}",
+        f"method: {_switches(federation.method.model_dump(exclude={'personalization'}))}",
+        f"personalization: {_switches(asdict(federation.personalization))}",
+        f"training: {_switches(federation.training) or 'as planned'}",
     ]
+
+
+def _switches(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in values.items())
 
 
 def check_datasets(federation: Federation) -> None:
@@ -66,34 +75,35 @@ def check_datasets(federation: Federation) -> None:
     Raises:
         ConfigurationError: listing what is wrong at every site.
     """
-    from nnunet_fedmepd.nnunet_plugin.joint_planning import federation_vocabulary
     from nnunet_fedmepd.nnunet_plugin.registration import register
     from nnunet_fedmepd.runtime.planning import open_sites
 
     register()
-    open_sites(federation, federation_vocabulary(federation.modalities, federation.aliases))
+    open_sites(federation, federation.vocabulary)
 
 
-def print_what_leaves(federation: Federation, console: Console) -> None:
-    """Print the declaration and, where the federation is planned, every array with its size."""
-    from nnunet_fedmepd.runtime.local import participants
-    from nnunet_fedmepd.runtime.manifest import declared, expected_rows
-    from nnunet_fedmepd.runtime.preparation import prepare
+def print_declaration(federation: Federation, console: Console) -> None:
+    """Print, phase by phase, what leaves a site and what never does."""
+    from nnunet_fedmepd.runtime.manifest import declared
 
     for line in declared(federation):
         console.print(line, markup=False)
-    if not federation.method.exchange:
-        return
+
+
+def print_arrays(federation: Federation, console: Console) -> None:
+    """Print every array that leaves a site in a round, with its size, or why these are not known yet."""
+    from nnunet_fedmepd.runtime.local import participants
+    from nnunet_fedmepd.runtime.manifest import expected_rows
+    from nnunet_fedmepd.runtime.preparation import prepare
+
     try:
         prepared = prepare(federation)
-    except ConfigurationError:
-        console.print("The arrays and their sizes are listed once the federation is planned (`fedmepd plan`).")
+    except ConfigurationError as error:
+        console.print(f"The arrays that leave a site are listed once there are plans. {error}", markup=False)
         return
     for participant in participants(prepared.federation):
         rows = expected_rows(participant, prepared.model, federation)
-        table = Table(title=f"{participant.name}: {sum(row.n_bytes for row in rows) / 1e6:.2f} MB a round at most")
-        for column in ("array", "type", "shape", "bytes"):
-            table.add_column(column, justify="right" if column == "bytes" else "left", no_wrap=True)
+        console.print(f"{participant.name}: {sum(row.n_bytes for row in rows) / 1e6:.2f} MB a round at most")
         for row in rows:
-            table.add_row(row.name, row.dtype, "x".join(map(str, row.shape)), str(row.n_bytes))
-        console.print(table)
+            shape = "x".join(map(str, row.shape)) or "scalar"
+            console.print(f"  {row.n_bytes:>10} bytes  {row.dtype:<8} {shape:<16} {row.name}", markup=False)

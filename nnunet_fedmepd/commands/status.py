@@ -46,7 +46,7 @@ def headline(status: Mapping[str, Any], journal: Sequence[Mapping[str, Any]], no
 def site_table(status: Mapping[str, Any], journal: Sequence[Mapping[str, Any]]) -> Table:
     """Return one row per site: its last round."""
     table = Table()
-    for column in ("site", "rounds", "loss", "pseudo Dice", "personal filters", "seconds a round", "MB sent"):
+    for column in ("site", "rounds", "loss", "Dice", "personal", "s/round", "MB sent"):
         table.add_column(column, justify="left" if column == "site" else "right", no_wrap=True)
     for site in status["sites"]:
         turns = [line for line in journal if line["site"] == site and "train_loss" in line]
@@ -62,7 +62,7 @@ def _cells(turns: Sequence[Mapping[str, Any]], refused: int) -> list[str]:
         f"{len(turns)}" + (f" ({refused} refused)" if refused else ""),
         f"{last['train_loss']:.3f}",
         f"{last['pseudo_dice']:.3f}",
-        f"{personal} of {last['filters']}",
+        f"{personal}/{last['filters']}",
         f"{sum(turn['seconds'] for turn in turns) / len(turns):.1f}",
         f"{sum(turn['bytes_sent'] for turn in turns) / 1e6:.1f}",
     ]

@@ -140,7 +140,7 @@ def open_sites(federation: Federation, vocabulary: ModalityVocabulary, n_threads
     datasets, problems = _asked(tables, lambda table: _open_dataset(table, vocabulary))
     sites = [PlanningSite(name, dataset, resolution, n_threads) for name, dataset in datasets.items()]
     terms = {site.name: site.terms() for site in sites}
-    problems += [*_shared_datasets(sites), *_differing_labels(terms)]
+    problems += _differing_labels(terms)
     _raise_if(problems or _unowned_modalities(terms, vocabulary))
     return sites
 
@@ -225,16 +225,6 @@ def _unowned_modalities(terms: Mapping[str, SiteTerms], vocabulary: ModalityVoca
         f"no site has modality {modality!r}; remove it from the federation's modalities, or add a site that has it."
         for modality in vocabulary.canonical
         if modality not in owned
-    ]
-
-
-def _shared_datasets(sites: list[PlanningSite]) -> list[str]:
-    names = [site.dataset.name for site in sites]
-    return [
-        f"site {site.name!r} has the same dataset as site {sites[names.index(site.dataset.name)].name!r}: "
-        f"{site.dataset.name}. Every site needs its own."
-        for i, site in enumerate(sites)
-        if site.dataset.name in names[:i]
     ]
 
 

@@ -32,6 +32,7 @@ from nnunet_fedmepd.nnunet_plugin.registration import register
 
 DATA = DemoDataSettings(shape=(48, 56, 48), spacing_mm=3.0, sites=1, cases_per_site=20, test_per_site=10, seed=11)
 GPU_MEMORY_GB = 0.2
+NETWORKS = ("PlainConvUNet", "FedMEPDNet")
 COLUMNS = ("network", "seed", "iterations", *BRATS_REGIONS, "mean", "seconds")
 
 
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--iterations", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     args = parser.parse_args()
     folders = {name: args.out / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     os.environ.update({name: str(folder) for name, folder in folders.items()}, nnUNet_n_proc_DA="0")
@@ -48,7 +50,7 @@ def main() -> None:
     dataset = prepare(args.out, folders)
     table = args.out / "dice.csv"
     for seed in args.seeds:
-        for network in ("PlainConvUNet", "FedMEPDNet"):
+        for network in args.networks:
             if (network, str(seed), str(args.iterations)) not in {tuple(row[:3]) for row in read(table)}:
                 append(table, [network, seed, args.iterations, *measure(dataset, network, args.iterations, seed)])
     for row in [list(COLUMNS), *read(table)]:
