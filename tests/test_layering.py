@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "federation": {"errors", "config", "maths"},
     "pictures": {"modalities"},
     "demo_data": {"errors", "modalities", "pictures"},
-    "evaluation": {"errors", "modalities", "config", "pictures"},
+    "evaluation": {"errors", "modalities", "config", "maths", "federation", "pictures"},
     CONVERSION: {"errors", "modalities"},
     "runtime": {"errors", "modalities", "config", "maths", "networks", "nnunet_plugin", "federation"},
     "commands": {"errors", "modalities", "config", "nnunet_plugin", "runtime", "demo_data", "evaluation", CONVERSION},

@@ -1,0 +1,135 @@
+"""The tables of an evaluation as CSV files: one row per site, case, shown modalities and region.
+
+RUN/evaluation/CHECKPOINT/cases.csv             every site's model on its own held-out cases
+RUN/evaluation/CHECKPOINT/subsets.csv           the lead's model on every subset of its modalities
+RUN/evaluation/CHECKPOINT/predictions/SITE/     label maps, one a case of cases.csv, named as nnU-Net names them
+
+CHECKPOINT is `final` or `best`, and `final_val` or `best_val` where validation cases are scored instead of test cases.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from nnunet_fedmepd.errors import DatasetError
+from nnunet_fedmepd.federation.storage import write_atomically
+
+CHECKPOINTS = ("final", "best")
+SPLITS = ("test", "val")
+METRICS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "lesion_dice": "lesion-wise Dice"}
+"""Column of a metric -> its name."""
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """The scores of one region of one predicted case; each field is a column.
+
+    Attributes:
+        site: whose model predicted, on its own case.
+        case: identifier.
+        modalities: what the model was shown, canonical names joined by `+`.
+        region: name, such as `whole_tumor`.
+        dice: 0 to 1.
+        hd95_mm: Hausdorff distance, 95th percentile.
+        lesion_dice: mean over lesions, 0 to 1.
+        reference_ml, prediction_ml: volumes of the region.
+        model: first 16 digits of the SHA-256 of the checkpoint that predicted.
+    """
+
+    site: str
+    case: str
+    modalities: str
+    region: str
+    dice: float
+    hd95_mm: float
+    lesion_dice: float
+    reference_ml: float
+    prediction_ml: float
+    model: str
+
+
+COLUMNS = tuple(field.name for field in fields(CaseScore))
+_NUMBERS = tuple(field.name for field in fields(CaseScore) if field.type == "float")
+
+
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """Where the evaluation of one checkpoint of a run lies.
+
+    Args:
+        run: the run's folder.
+        checkpoint: `final` or `best`.
+        split: `test` or `val`.
+    """
+
+    run: Path
+    checkpoint: str = "final"
+    split: str = "test"
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.run / "evaluation" / (self.checkpoint + ("" if self.split == "test" else f"_{self.split}"))
+
+    @property
+    def cases(self) -> Path:
+        """The table of all sites' held-out cases."""
+        return self.path / "cases.csv"
+
+    @property
+    def subsets(self) -> Path:
+        """The table of the lead's cases under every subset of the modalities."""
+        return self.path / "subsets.csv"
+
+    def predictions(self, site: str) -> Path:
+        """Return where a site's predicted label maps are."""
+        return self.path / "predictions" / site
+
+
+def write_scores(file: Path, scores: Iterable[CaseScore]) -> None:
+    """Write a table, atomically.
+
+    Raises:
+        StateFileError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(score) for score in scores)
+    write_atomically(file, text.getvalue().encode())
+
+
+def read_scores(file: Path) -> list[CaseScore]:
+    """Return the rows of a table; none where the file does not exist.
+
+    Raises:
+        DatasetError: the file is not such a table.
+    """
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = csv.DictReader(stream)
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise _unreadable(file, ",".join(COLUMNS), ",".join(rows.fieldnames or ()))
+        return [_score(row, file, rows.line_num) for row in rows]
+
+
+def _score(row: dict[str, str], file: Path, line: int) -> CaseScore:
+    try:
+        return CaseScore(**{name: float(text) if name in _NUMBERS else text for name, text in row.items()})  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise _unreadable(file, f"a score in line {line}", ",".join(map(str, row.values()))) from None
+
+
+def _unreadable(file: Path, expected: str, found: str) -> DatasetError:
+    return DatasetError(
+        "This is no table of scores",
+        file=file,
+        expected=expected,
+        found=found,
+        remedy="remove the file; `fedmepd evaluate` makes it anew",
+    )
