@@ -92,12 +92,15 @@ class Turn:
         state: the site's state, with the last round judged.
         parameters: encoders and whole fusion decoder to load.
         decoder: the decoder among them.
+        agreement: filter group -> (F,) c_ij that the last round was judged by, meaningless where the filter was
+            personal before; empty where the round was not judged.
     """
 
     hand_over: HandOver
     state: SiteState
     parameters: Parameters
     decoder: Parameters
+    agreement: Mapping[str, Tensor]
 
 
 def shared_masks(state: SiteState, groups: Sequence[FilterGroup]) -> dict[str, Tensor]:
@@ -126,13 +129,15 @@ def begin(state: SiteState, hand_over: HandOver, own_decoder: Parameters, rules:
     if hand_over.decoder is not None:
         check_subset(hand_over.decoder, rules.groups)
         received = dense(hand_over.decoder, rules.groups)
+    agreement: dict[str, Tensor] = {}
     if rules.personalization is not None and hand_over.decoder is not None:
-        state = replace(state, personalization=_judged(state, hand_over, received, rules, rules.personalization))
+        personalization, agreement = _judged(state, hand_over, received, rules, rules.personalization)
+        state = replace(state, personalization=personalization)
     decoder = dict(own_decoder)
     if hand_over.decoder is not None:
         decoder = overlay(own_decoder, _still_shared(hand_over.decoder, received, state, rules), rules.groups)
     encoders = {name: tensor for encoder in hand_over.encoders.values() for name, tensor in encoder.items()}
-    return Turn(hand_over, replace(state, received=received), {**encoders, **decoder}, decoder)
+    return Turn(hand_over, replace(state, received=received), {**encoders, **decoder}, decoder, agreement)
 
 
 def finish(turn: Turn, trained: Parameters, rules: SiteRules) -> tuple[SiteUpdate, SiteState]:
@@ -203,10 +208,10 @@ def lead_update(
 
 def _judged(
     state: SiteState, hand_over: HandOver, received: Parameters, rules: SiteRules, settings: PersonalizationSettings
-) -> Personalization:
+) -> tuple[Personalization, dict[str, Tensor]]:
     own = state.personalization or fresh(rules.groups, settings)
     if not state.update or state.round_number != hand_over.round_number - 1:
-        return own  # the lead's change in the last round that the site trained is not known to it
+        return own, {}  # the lead's change in the last round that the site trained is not known to it
     share = None
     if settings.leave_one_out:
         sent = state.sent if hand_over.counted else {name: torch.zeros_like(h) for name, h in state.sent.items()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -135,8 +135,8 @@ def fresh(groups: Sequence[FilterGroup], settings: PersonalizationSettings) -> P
 
 def personalize(
     state: Personalization, evidence: RoundEvidence, groups: Sequence[FilterGroup], settings: PersonalizationSettings
-) -> Personalization:
-    """Return the state after a round; the same state during warm-up.
+) -> tuple[Personalization, dict[str, Tensor]]:
+    """Return the state after a round, and group name -> (F,) c_ij; the same state and nothing during warm-up.
 
     Raises:
         ParameterError: updates and groups do not fit together, or an update is not finite.
@@ -145,7 +145,7 @@ def personalize(
     if not 0 <= evidence.case_share <= 1:
         raise ConfigurationError(f"The site's share of cases is {evidence.case_share}; expected n_i / N from 0 to 1.")
     if evidence.round_number <= settings.warm_up_rounds:
-        return state
+        return state, {}
     lead, site = evidence.lead_update, evidence.site_update
     check_groups(site, groups)
     check_alike(lead, site, "The lead's update")
@@ -155,13 +155,12 @@ def personalize(
         lead = leave_one_out(lead, site, groups, evidence.own_share)
     lead_average = average_updates(state.lead_average, lead, settings.update_memory)
     site_average = average_updates(state.site_average, site, settings.update_memory)
-    judged = beyond_noise(agreement(lead_average, site_average, groups), site, groups, settings.noise_margin)
+    cosines = agreement(lead_average, site_average, groups)
+    judged = beyond_noise(cosines, site, groups, settings.noise_margin)
     judged_state = update(state, judged, norms(lead, groups), norms(site, groups), evidence.case_share, settings)
-    if settings.update_memory == 0:
-        return judged_state
-    return Personalization(
-        judged_state.patience, judged_state.importance, judged_state.shared, lead_average, site_average
-    )
+    if settings.update_memory > 0:
+        judged_state = replace(judged_state, lead_average=lead_average, site_average=site_average)
+    return judged_state, cosines
 
 
 def agreement(

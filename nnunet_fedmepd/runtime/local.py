@@ -19,6 +19,7 @@ from nnunet_fedmepd.federation.messages import Anchors
 from nnunet_fedmepd.federation.roster import Participant
 from nnunet_fedmepd.federation.state import flatten_coordinator, restore_coordinator
 from nnunet_fedmepd.federation.wire import manifest
+from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.networks.fedmepd_net import SHARED_ENCODER
 from nnunet_fedmepd.runtime.preparation import Prepared
 from nnunet_fedmepd.runtime.progress import turn_line
@@ -80,6 +81,7 @@ class LocalRun:
             StateFileError: a state is damaged, or cannot be saved.
         """
         self.folder.write_journal(self.folder.journal())  # drops a line that a crash cut off
+        self.folder.write_layers(decoder_layers(self.first_model.groups))
         state = self._restored()
         workers = start_workers(self.worker_settings)
         try:

@@ -2,6 +2,7 @@
 
 RUN/run.json              identity: id, federation file and plans that it was started with
 RUN/status.json           what it is doing now
+RUN/layers.json           the decoder's layers, in the order of the journal's lists
 RUN/rounds.jsonl          one line per site and round
 RUN/coordinator/          state after each of the last rounds
 RUN/sites/NAME/           state after each of the last rounds, and nnU-Net's console output
@@ -13,8 +14,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.storage import StateFileError, load_state, save_state, write_atomically
+from nnunet_fedmepd.networks.decoder_layers import DecoderLayer
 
 # The last state but one is kept: if the last is damaged, a run goes on from there.
 KEPT_STATES = 2
@@ -154,6 +157,16 @@ class RunFolder:
             )
         return read_json(file)
 
+    def write_layers(self, layers: Sequence[DecoderLayer]) -> None:
+        """Write down what the journal's lists are about."""
+        write_atomically(self.path / "layers.json", json.dumps([asdict(layer) for layer in layers]).encode())
+
+    def layers(self) -> list[DecoderLayer]:
+        """Return the decoder's layers; none where the run was started by a version that did not write them down."""
+        file = self.path / "layers.json"
+        layers = read_json(file) if file.is_file() else []
+        return [DecoderLayer(**{**layer, "groups": tuple(layer["groups"])}) for layer in layers]
+
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal's lines; a last line cut off by a crash is left out."""
         file = self.path / "rounds.jsonl"
@@ -176,7 +189,7 @@ class RunFolder:
             raise RunError(f"The run's folder {self.path} cannot be made: {error.strerror}.") from None
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> Any:
     """Return a JSON file of a run.
 
     Raises:

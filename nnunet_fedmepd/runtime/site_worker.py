@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.federation.messages import Anchors, HandOver, Update
-from nnunet_fedmepd.federation.site import SiteRules, SiteState, begin, finish, lead_update, shared_masks, site_update
+from nnunet_fedmepd.federation.site import (
+    SiteRules,
+    SiteState,
+    Turn,
+    begin,
+    finish,
+    lead_update,
+    shared_masks,
+    site_update,
+)
 from nnunet_fedmepd.federation.state import flatten_anchors, flatten_site, restore_anchors, restore_site
 from nnunet_fedmepd.federation.tensors import put, take
+from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
+from nnunet_fedmepd.runtime.layer_report import layer_report
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 
 
@@ -43,7 +53,8 @@ class TurnResult:
 
     Attributes:
         update: for the coordinator; None where nothing is exchanged.
-        report: for journal and progress: train_loss, pseudo_dice, seconds, filters, shared_filters.
+        report: for journal and progress: train_loss, pseudo_dice, seconds, filters, shared_filters; where filters can
+            become personal also what `layer_report` says of the round before.
         was_done: whether the round had been trained before, and only its update was made anew.
     """
 
@@ -115,11 +126,11 @@ class SiteWorker:
         return training.folder
 
     def _train(self, name: str, round_number: int, hand_over: HandOver | None, advance: Callable[[], None]) -> None:
-        federation, training, state = self.federation, self._trainings[name], self._states[name]
+        federation, training, before = self.federation, self._trainings[name], self._states[name]
         rules, turn = self._rules(name), None
         if hand_over is not None:
             exchanged = training.exchanged()
-            turn = begin(state, hand_over, {key: exchanged[key] for key in training.parts.fusion_decoder}, rules)
+            turn = begin(before, hand_over, {key: exchanged[key] for key in training.parts.fusion_decoder}, rules)
             training.load(turn.parameters)
             if hand_over.anchors is not None:
                 training.calibrate_by(hand_over.anchors.values, hand_over.anchors.valid)
@@ -129,10 +140,11 @@ class SiteWorker:
         seed = derived_seed(federation.seed, name, round_number)
         summary = training.train(epochs, (round_number - 1) * epochs, seed, advance)
         if turn is None:
-            state = replace(state, round_number=round_number)
+            state = replace(before, round_number=round_number)
         else:
             _, state = finish(turn, training.exchanged(), rules)
-        self._states[name], self._reports[name] = state, {**asdict(summary), **self._filter_counts(state, training)}
+        self._states[name] = state
+        self._reports[name] = {**asdict(summary), **self._filter_report(before, state, turn, rules)}
 
     def _update(self, name: str) -> Update:
         training, state, rules = self._trainings[name], self._states[name], self._rules(name)
@@ -149,6 +161,7 @@ class SiteWorker:
             return
         federation, files = self.federation, self.sites[name]
         plans = plans_for_run(json.loads(files.plans.read_text()), federation)
+        newest = self.folder.site(name).newest(at_most=round_number)
         self._trainings[name] = training = SiteTraining(
             plans,
             federation.planning.configuration,
@@ -158,9 +171,9 @@ class SiteWorker:
             self._leads(name) and federation.method.anchors,
             derived_seed(federation.seed, name, 0),
             self.folder.log_file(name),
+            newest is not None,
         )
         self._states[name], self._reports[name] = SiteState(), {}
-        newest = self.folder.site(name).newest(at_most=round_number)
         if newest is not None:
             tensors, header = self.folder.site(name).load(newest)
             anchors = restore_anchors(take(tensors, "anchors"), header["membership"])
@@ -197,12 +210,16 @@ class SiteWorker:
         return self.federation.method.lead_role == "lead" and self.federation.site_named(name).lead
 
     @staticmethod
-    def _filter_counts(state: SiteState, training: SiteTraining) -> dict[str, int]:
-        masks: Mapping[str, Tensor] = shared_masks(state, training.filter_groups)
-        return {
-            "filters": sum(mask.numel() for mask in masks.values()),
-            "shared_filters": sum(int(mask.sum()) for mask in masks.values()),
+    def _filter_report(before: SiteState, after: SiteState, turn: Turn | None, rules: SiteRules) -> dict[str, Any]:
+        shared = shared_masks(after, rules.groups)
+        report: dict[str, Any] = {
+            "filters": sum(mask.numel() for mask in shared.values()),
+            "shared_filters": sum(int(mask.sum()) for mask in shared.values()),
         }
+        if turn is not None and rules.personalization is not None:
+            shared_before = shared_masks(before, rules.groups)
+            report |= layer_report(decoder_layers(rules.groups), shared_before, shared, turn.agreement)
+        return report
 
 
 def derived_seed(seed: int, site: str, round_number: int) -> int:

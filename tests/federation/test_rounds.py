@@ -136,7 +136,7 @@ def test_masks_patience_and_importance_are_those_that_a_server_with_every_update
         after = state.model.decoder
         site_change = delta({n: own.own[n] for n in before}, own_start(own, before, reference))
         evidence = RoundEvidence(number, delta(after, before), site_change, 1.0)
-        reference, before = personalize(reference, evidence, GROUPS, QUICK), after
+        (reference, _), before = personalize(reference, evidence, GROUPS, QUICK), after
         state = run_round(state, [own, lead])
         for name in ("patience", "importance", "shared"):
             ours, theirs = getattr(own.state.personalization, name), getattr(reference, name)

@@ -54,6 +54,12 @@ def constant(value):
     return {name: torch.full(shape, float(value)) for name, shape in SHAPES.items()}
 
 
+def judge(*arguments):
+    """The state after a round."""
+    state, _ = personalize(*arguments)
+    return state
+
+
 def settings(**changes):
     return PersonalizationSettings(**{"warm_up_rounds": 0, "patience": 3, **changes})
 
@@ -97,7 +103,7 @@ def test_agreement_of_very_small_and_very_large_updates_is_finite(scale):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_diverged_update_is_refused(value):
     with pytest.raises(ParameterError, match="'g' is not finite"):
-        personalize(fresh(ONE, settings()), evidence(vector(1, value), vector(1, 1)), ONE, settings())
+        judge(fresh(ONE, settings()), evidence(vector(1, value), vector(1, 1)), ONE, settings())
 
 
 # --- patience ----------------------------------------------------------------------------------------------------
@@ -118,7 +124,7 @@ def test_patience_falls_resets_and_expires(cosines, left):
     state = fresh(ONE, settings())
     for number, (sign, expected) in enumerate(zip(cosines, left, strict=True), 1):
         site = vector({"+": 1, "-": -1, "0": 0}[sign], 0)
-        state = personalize(state, evidence(vector(2, 0), site, number), ONE, settings())
+        state = judge(state, evidence(vector(2, 0), site, number), ONE, settings())
         patience = 0 if expected == "p" else int(expected)
         assert state.patience["g"].tolist() == [patience]
         assert state.shared["g"].tolist() == [expected != "p"]
@@ -128,7 +134,7 @@ def test_patience_falls_resets_and_expires(cosines, left):
 def test_filters_of_one_group_are_judged_one_by_one():
     group = [FilterGroup("g", (("w", 1),), 3)]
     lead, site = {"w": torch.tensor([[1.0, 1, 1]])}, {"w": torch.tensor([[1.0, -1, 0]])}
-    state = personalize(fresh(group, settings(patience=1)), evidence(lead, site), group, settings(patience=1))
+    state = judge(fresh(group, settings(patience=1)), evidence(lead, site), group, settings(patience=1))
     assert state.shared["g"].tolist() == [True, False, True]
 
 
@@ -136,7 +142,7 @@ def test_nothing_is_judged_during_warm_up():
     rules = settings(warm_up_rounds=2, patience=1)
     state = fresh(ONE, rules)
     for number, shared in ((1, True), (2, True), (3, False)):
-        state = personalize(state, evidence(vector(1, 0), vector(-1, 0), number), ONE, rules)
+        state = judge(state, evidence(vector(1, 0), vector(-1, 0), number), ONE, rules)
         assert state.shared["g"].tolist() == [shared]
 
 
@@ -150,7 +156,7 @@ def test_a_site_can_end_with_every_filter_personal_or_with_none():
     for site, shared in ((against, False), (lead, True)):
         state = fresh(GROUPS, settings())
         for number in (1, 2, 3):
-            state = personalize(state, evidence(lead, site, number), GROUPS, settings())
+            state = judge(state, evidence(lead, site, number), GROUPS, settings())
         assert all((mask == shared).all() for mask in state.shared.values())
 
 
@@ -158,19 +164,19 @@ def test_a_site_can_end_with_every_filter_personal_or_with_none():
 
 
 def test_importance_follows_the_ratio_of_the_updates_and_the_share_of_cases():
-    state = personalize(fresh(ONE, settings()), evidence(vector(3, 4), vector(0, 2), case_share=0.2), ONE, settings())
+    state = judge(fresh(ONE, settings()), evidence(vector(3, 4), vector(0, 2), case_share=0.2), ONE, settings())
     assert state.importance["g"].item() == pytest.approx(0.95 + 0.05 * (5 / 2) * 0.2)
 
 
 def test_importance_stays_where_the_site_did_not_move_and_decays_where_the_lead_did_not():
     still, moving = vector(0, 0), vector(1, 0)
     for lead, site, expected in ((moving, still, 1.0), (still, still, 1.0), (still, moving, 0.95)):
-        state = personalize(fresh(ONE, settings()), evidence(lead, site), ONE, settings())
+        state = judge(fresh(ONE, settings()), evidence(lead, site), ONE, settings())
         assert state.importance["g"].item() == pytest.approx(expected)
 
 
 def test_a_filter_that_hardly_moved_at_the_site_does_not_get_boundless_importance():
-    state = personalize(fresh(ONE, settings()), evidence(vector(1, 0), vector(1e-30, 0)), ONE, settings())
+    state = judge(fresh(ONE, settings()), evidence(vector(1, 0), vector(1e-30, 0)), ONE, settings())
     assert state.importance["g"].item() == pytest.approx(0.95 + 0.05 * 1000 * 0.5)
 
 
@@ -182,14 +188,14 @@ def test_a_late_joiner_starts_with_all_filters_shared_full_patience_and_importan
     assert {name: p.tolist() for name, p in state.patience.items()} == {"conv": [7] * 4, "up": [7] * 3}
     assert all(mask.all() for mask in state.shared.values())
     assert all((h == 1).all() for h in state.importance.values())
-    late = personalize(state, evidence(constant(1), constant(-1), 5), GROUPS, settings(patience=7))
+    late = judge(state, evidence(constant(1), constant(-1), 5), GROUPS, settings(patience=7))
     assert late.patience["conv"].tolist() == [6] * 4
 
 
 def test_a_site_that_misses_rounds_goes_on_where_it_was():
     state = fresh(ONE, settings())
     for number in (1, 2, 8):
-        state = personalize(state, evidence(vector(1, 0), vector(-1, 0), number), ONE, settings())
+        state = judge(state, evidence(vector(1, 0), vector(-1, 0), number), ONE, settings())
     assert state.shared["g"].tolist() == [False]
 
 
@@ -209,8 +215,8 @@ def test_leave_one_out_can_turn_agreement_into_disagreement():
     lead, site = vector(0.5, 0), vector(1, 0)
     plain, left_out = settings(patience=1), settings(patience=1, leave_one_out=True)
     seen = evidence(lead, site, own_share={"g": torch.tensor([0.7])})
-    with_own = personalize(fresh(ONE, plain), seen, ONE, plain)
-    without = personalize(fresh(ONE, left_out), seen, ONE, left_out)
+    with_own = judge(fresh(ONE, plain), seen, ONE, plain)
+    without = judge(fresh(ONE, left_out), seen, ONE, left_out)
     assert with_own.shared["g"].tolist() == [True]
     assert without.shared["g"].tolist() == [False]
 
@@ -222,7 +228,7 @@ def test_a_site_has_no_share_in_a_filter_that_nobody_shares():
 
 def test_leave_one_out_needs_the_sites_share():
     with pytest.raises(ConfigurationError, match="own share"):
-        personalize(fresh(ONE, settings()), evidence(vector(1), vector(1)), ONE, settings(leave_one_out=True))
+        judge(fresh(ONE, settings()), evidence(vector(1), vector(1)), ONE, settings(leave_one_out=True))
 
 
 def test_averaged_updates_are_judged_instead_of_single_rounds():
@@ -232,8 +238,8 @@ def test_averaged_updates_are_judged_instead_of_single_rounds():
     swings = [vector(1, 0), vector(-0.2, 3), vector(-0.2, -3)]
     single, averaged = fresh(ONE, rules), fresh(ONE, rules)
     for number, site in enumerate(swings, 1):
-        single = personalize(single, evidence(lead, site, number), ONE, settings(patience=2))
-        averaged = personalize(averaged, evidence(lead, site, number), ONE, rules)
+        single = judge(single, evidence(lead, site, number), ONE, settings(patience=2))
+        averaged = judge(averaged, evidence(lead, site, number), ONE, rules)
     assert single.shared["g"].tolist() == [False]
     assert averaged.patience["g"].tolist() == [2]
     assert averaged.site_average["w"][0].tolist() == pytest.approx([0.1, -0.75])
@@ -242,8 +248,8 @@ def test_averaged_updates_are_judged_instead_of_single_rounds():
 
 def test_importance_follows_the_round_itself_where_averages_are_judged():
     rules = settings(update_memory=0.9)
-    state = personalize(fresh(ONE, rules), evidence(vector(1, 0), vector(1, 0)), ONE, rules)
-    state = personalize(state, evidence(vector(0, 9), vector(0, 3), 2), ONE, rules)
+    state = judge(fresh(ONE, rules), evidence(vector(1, 0), vector(1, 0)), ONE, rules)
+    state = judge(state, evidence(vector(0, 9), vector(0, 3), 2), ONE, rules)
     assert state.importance["g"].item() == pytest.approx(0.95 * 0.975 + 0.05 * 3 * 0.5)
 
 
@@ -376,7 +382,7 @@ def test_sites_reach_the_numbers_of_a_server_that_holds_all_updates_and_masks(se
             lead_update = delta(dense(select(lead_after, GROUPS, state.shared), GROUPS), sent[site].lead_before)
             share = own_share(sent[site].share_sent, totals, LAM) if leave_out else None
             seen = RoundEvidence(number, lead_update, sent[site].site_update, cases[site] / 37, share)
-            states[site] = personalize(state, seen, GROUPS, rules)
+            states[site] = judge(state, seen, GROUPS, rules)
         lead = lead_after
         assert_equal_to_server(states, server)
 
@@ -415,7 +421,7 @@ def assert_equal_to_server(states, server):
 def test_a_state_is_never_changed_in_place():
     state, before = fresh(GROUPS, settings()), fresh(GROUPS, settings())
     lead, site = constant(1), constant(-1)
-    personalize(state, evidence(lead, site), GROUPS, settings(update_memory=0.5))
+    judge(state, evidence(lead, site), GROUPS, settings(update_memory=0.5))
     assert_same_state(state, before)
     assert all(torch.equal(lead[name], constant(1)[name]) for name in lead)
     assert all(torch.equal(site[name], constant(-1)[name]) for name in site)
@@ -459,9 +465,9 @@ def test_impossible_settings_are_refused_by_name(wrong):
 
 def test_a_share_of_cases_above_one_is_refused():
     with pytest.raises(ConfigurationError, match=r"share of cases is 1\.5"):
-        personalize(fresh(ONE, settings()), evidence(vector(1), vector(1), case_share=1.5), ONE, settings())
+        judge(fresh(ONE, settings()), evidence(vector(1), vector(1), case_share=1.5), ONE, settings())
 
 
 def test_updates_of_different_form_are_refused():
     with pytest.raises(ParameterError, match="The lead's update"):
-        personalize(fresh(ONE, settings()), evidence(vector(1), vector(1, 2)), ONE, settings())
+        judge(fresh(ONE, settings()), evidence(vector(1), vector(1, 2)), ONE, settings())
