@@ -24,6 +24,7 @@ from nnunet_fedmepd.maths.parameters import FilterGroup
 from nnunet_fedmepd.networks.fedmepd_net import NetworkParts
 from nnunet_fedmepd.nnunet_plugin.optimizer_state import flatten_optimizer, move_optimizer, restore_optimizer
 from nnunet_fedmepd.nnunet_plugin.trainer import FedMEPDTrainer
+from nnunet_fedmepd.nnunet_plugin.wandb_runs import end_wandb_run, separate_wandb_runs
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class SiteTraining:
         is_lead: whether it collects anchors.
         seed: of the parameters that are the site's own from the start.
         log_file: where nnU-Net's console output goes.
+        resumes: whether `restore` follows; a Weights & Biases run then goes on, where nnU-Net's logger offers it.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class SiteTraining:
         is_lead: bool,
         seed: int,
         log_file: Path,
+        resumes: bool = False,
     ) -> None:
         self.log_file = log_file
+        separate_wandb_runs()
         seed_everything(seed)
-        own_plans = {**deepcopy(dict(plans)), "continue_training": False}
+        own_plans = {**deepcopy(dict(plans)), "continue_training": resumes}
         with self._quietly():
             self.trainer = FedMEPDTrainer(own_plans, configuration, fold, deepcopy(dict(dataset_json)), device)  # type: ignore[arg-type]
             self.trainer.take_role(is_lead)
@@ -167,6 +171,7 @@ class SiteTraining:
             self.trainer.on_train_end()
             self._resume()
             self.trainer.perform_actual_validation()
+            end_wandb_run(self.trainer.logger)
         self.suspend()
 
     def suspend(self) -> None:
