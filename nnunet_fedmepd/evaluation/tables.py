@@ -37,7 +37,7 @@ class CaseScore:
         hd95_mm: Hausdorff distance, 95th percentile.
         lesion_dice: mean over lesions, 0 to 1.
         reference_ml, prediction_ml: volumes of the region.
-        model: first 16 digits of the SHA-256 of the checkpoint that predicted.
+        made_of: digest of the checkpoint, the images and the reference: the row holds as long as these are the same.
     """
 
     site: str
@@ -49,7 +49,7 @@ class CaseScore:
     lesion_dice: float
     reference_ml: float
     prediction_ml: float
-    model: str
+    made_of: str
 
 
 COLUMNS = tuple(field.name for field in fields(CaseScore))
