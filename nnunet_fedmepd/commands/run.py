@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="federation file (TOML), or the name of a shipped recipe")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="of the run ($nnUNet_results/federations/NAME)")
     parser.add_argument("--variant", choices=list(VARIANTS), help="another method on the same sites, plans and seed")
+    parser.add_argument("--rounds", type=int, help="instead of the file's number, to try it")
     parser.add_argument("--workers", type=int, help="sites that train at the same time, instead of the file's number")
     parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
     parser.add_argument("--overwrite", action="store_true", help="replace other trainings' models")
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
     if args.variant:
         federation = federation.as_variant(args.variant)
+    if args.rounds is not None:
+        federation = federation.shortened(args.rounds)
     federation = federation.on(args.devices, args.workers)
     folder = args.run or default_run_folder(federation)
     run_federation(federation, folder, console, args.overwrite)

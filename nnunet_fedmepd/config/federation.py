@@ -78,6 +78,8 @@ class MethodTable(Table):
         n_anchors_per_class: K.
         calibration: residual | replace (published) | off.
         optimizer_state: `keep` moments over rounds or `reset` them.
+        codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
+            and make up for it in the next round.
         personalization: how filters become personal, overrides of `PersonalizationSettings`; warm_up_rounds, where not
             given, is the published share of the rounds.
     """
@@ -93,6 +95,7 @@ class MethodTable(Table):
     n_anchors_per_class: int = Field(4, ge=1)
     calibration: Literal["residual", "replace", "off"] = "residual"
     optimizer_state: Literal["keep", "reset"] = "keep"
+    codec: Literal["none", "lossless", "bf16", "int8"] = "none"
     personalization: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -194,6 +197,14 @@ class Federation(Table):
         """
         method = {"variant": variant, **without_switches(self.method.model_dump())}
         return self._changed(f"variant {variant}", name=f"{self.name}_{variant}", method=method)
+
+    def shortened(self, rounds: int) -> Federation:
+        """Return the same federation with another number of rounds, to try it.
+
+        Raises:
+            ConfigurationError: no such number, or a site is said to be absent in a later round.
+        """
+        return self._changed(f"{rounds} rounds", name=f"{self.name}_{rounds}_rounds", rounds=rounds)
 
     def on(self, devices: Sequence[str] | None, workers: int | None) -> Federation:
         """Return the same federation on other devices, or with another number of workers; None leaves the file's.

@@ -13,7 +13,7 @@ import pytest
 
 from nnunet_fedmepd.cli import main
 from nnunet_fedmepd.commands.status import headline
-from tests.runtime.small_federation import results_folder
+from tests.runtime.small_federation import checkpoint, results_folder
 
 FILE = """
 name = "small"
@@ -81,6 +81,12 @@ def test_run_prints_a_line_per_site_and_round_and_status_shows_the_end(file, tmp
 def test_without_a_folder_the_run_lies_beside_nnunets_results(file, datasets):
     assert main(["run", str(file), "--variant", "local"]) == 0
     assert (datasets.results / "federations" / "small_local" / "status.json").is_file()
+
+
+def test_a_recipe_is_tried_with_fewer_rounds_and_its_learning_rate_falls_within_them(file, datasets):
+    assert main(["run", str(file), "--rounds", "1"]) == 0
+    assert (datasets.results / "federations" / "small_1_rounds" / "status.json").is_file()
+    assert checkpoint("a", 501)["init_args"]["plans"]["fedmepd"]["training"]["num_epochs"] == 1
 
 
 def test_status_works_while_the_run_goes_on_and_ctrl_c_ends_it_cleanly(datasets, tmp_path, capsys):
