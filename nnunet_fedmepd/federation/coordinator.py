@@ -1,9 +1,9 @@
 """The coordinator's part of a round: hand over, add up, aggregate, let the leads train, close (Liu et al. 2025, 3.4).
 
     round = Round(state, roster, rules)
-    for every site:  round.hand_over(site) -> it trains -> round.add(update)
+    for every site:  round.hand_over(site) -> it trains -> round.receive(site, bytes)
     round.aggregate()
-    for every lead:  round.hand_over(lead) -> it trains -> round.add(update)
+    for every lead:  round.hand_over(lead) -> it trains -> round.receive(lead, bytes)
     state = round.close()
 
 The coordinator holds one total, whatever the number of sites; no site's update is kept, and the result is the same to
@@ -21,7 +21,9 @@ from torch import Tensor
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.admission import Expectation, Limits, UpdateRefusedError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver, LeadUpdate, SiteUpdate, Update
+from nnunet_fedmepd.federation.packing import Reference
 from nnunet_fedmepd.federation.roster import Model, Participant
+from nnunet_fedmepd.federation.wire import MessageError, decode
 from nnunet_fedmepd.maths.aggregation import (
     WeightedSum,
     decoder_mean,
@@ -144,6 +146,30 @@ class Round:
         except ParameterError as error:
             raise UpdateRefusedError(update.site, str(error)) from None
         self.counted.add(update.site)
+
+    def receive(self, site: str, data: bytes) -> Update:
+        """Decode what a site sent, check it and add it to the sums; returns it.
+
+        Raises:
+            UpdateRefusedError: it is not an update of this site, or not what it should be; the sums are as before.
+        """
+        try:
+            update = decode(data, self.limit_bytes(), self.reference())
+        except MessageError as error:
+            raise UpdateRefusedError(site, str(error)) from None
+        if isinstance(update, HandOver) or update.site != site:
+            raise UpdateRefusedError(site, f"it is a {type(update).__name__} of {getattr(update, 'site', 'nobody')!r}")
+        self.add(update)
+        return update
+
+    def reference(self) -> Reference:
+        """Return what updates are coded against: what is handed over now."""
+        return Reference(self._model.encoders, self._model.decoder, self._model.groups)
+
+    def limit_bytes(self) -> int:
+        """Return what an update may have at most: twice the whole model, for names, masks and anchors."""
+        parameters = [*self._model.encoders.values(), self._model.decoder]
+        return 2**20 + 2 * sum(tensor.nbytes for own in parameters for tensor in own.values())
 
     def aggregate(self) -> None:
         """Move the model to the mean of the sites' updates.

@@ -74,6 +74,8 @@ class SiteState:
         received: the decoder's filters as handed over in that round, zeros in place of personal ones; empty before.
         update: dW_i, the change of the decoder by the site's training in that round; empty before.
         sent: filter group -> (F,) importance sent in that round.
+        residual: parameter -> what a lossy codec left out of the updates so far; empty without one.
+        message: the update of that round as bytes, where a codec made them: it is sent again as it is.
     """
 
     round_number: int = 0
@@ -81,6 +83,8 @@ class SiteState:
     received: Parameters = field(default_factory=dict)
     update: Parameters = field(default_factory=dict)
     sent: Mapping[str, Tensor] = field(default_factory=dict)
+    residual: Parameters = field(default_factory=dict)
+    message: bytes = b""
 
 
 @dataclass(frozen=True)

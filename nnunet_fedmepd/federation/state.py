@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nnunet_fedmepd.federation.coordinator import CoordinatorState
@@ -42,6 +43,9 @@ def restore_coordinator(tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 def flatten_site(state: SiteState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a site's state as tensors and header; `restore_site` is the inverse."""
     tensors = put("received", state.received) | put("update", state.update) | put("sent", state.sent)
+    tensors |= put("residual", state.residual)
+    if state.message:
+        tensors["message"] = torch.frombuffer(bytearray(state.message), dtype=torch.uint8)
     if state.personalization is not None:
         for name in _PERSONALIZATION:
             tensors |= put(name, getattr(state.personalization, name))
@@ -53,8 +57,9 @@ def restore_site(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Si
     personalization = None
     if header["personalized"]:
         personalization = Personalization(**{name: take(tensors, name) for name in _PERSONALIZATION})
-    received, update, sent = (take(tensors, name) for name in ("received", "update", "sent"))
-    return SiteState(header["round_number"], personalization, received, update, sent)
+    received, update, sent, residual = (take(tensors, name) for name in ("received", "update", "sent", "residual"))
+    message = tensors["message"].numpy().tobytes() if "message" in tensors else b""
+    return SiteState(header["round_number"], personalization, received, update, sent, residual, message)
 
 
 def flatten_anchors(state: AnchorState | None) -> tuple[dict[str, Tensor], dict[str, list[int]] | None]:

@@ -1,4 +1,7 @@
-"""Messages as bytes, in the safetensors format: typed arrays and a JSON header, never a pickle."""
+"""Messages as bytes, in the safetensors format: typed arrays and a JSON header, never a pickle.
+
+A codec may pack the parameters (`packing`); whatever the codec, what is decoded is checked as any message is.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nnunet_fedmepd.errors import FedMEPDError
+from nnunet_fedmepd.federation.codecs import CodecError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver, LeadUpdate, Message, SiteUpdate
+from nnunet_fedmepd.federation.packing import PACKED, Reference, pack, unpack
 from nnunet_fedmepd.federation.tensors import (
     LayoutError,
     put,
@@ -26,6 +31,7 @@ from nnunet_fedmepd.federation.tensors import (
     take_list,
     take_nested,
 )
+from nnunet_fedmepd.maths.parameters import ParameterError
 
 SECTIONS: dict[type, frozenset[str]] = {
     HandOver: frozenset({"encoder", "decoder_filters", "decoder_masks", "anchors", "importance_total"}),
@@ -50,14 +56,26 @@ class ManifestRow:
     n_bytes: int
 
 
-def encode(message: Message) -> bytes:
-    """Return a message as bytes; `decode` is the inverse."""
-    header = {"kind": type(message).__name__, **_scalars(message)}
-    return safetensors.torch.save(storable(tensors_of(message)), {"fedmepd": json.dumps(header)})
+def encode(message: Message, codec: str = "none", reference: Reference | None = None) -> bytes:
+    """Return a message as bytes; `decode` with the same reference is the inverse, but for a lossy codec's rounding.
+
+    Args:
+        message: to encode.
+        codec: by which its parameters are packed (see `codecs`).
+        reference: to code differences from; None codes the parameters themselves.
+    """
+    flat, packing = pack(tensors_of(message), codec, reference)
+    header = {"kind": type(message).__name__, **_scalars(message), **packing}
+    return safetensors.torch.save(storable(flat), {"fedmepd": json.dumps(header, separators=(",", ":"))})
 
 
-def decode(data: bytes, limit_bytes: int) -> Message:
-    """Return the message in `data`.
+def decode(data: bytes, limit_bytes: int, reference: Reference | None = None) -> Message:
+    """Return the message in `data`, whatever its codec.
+
+    Args:
+        data: from a stranger.
+        limit_bytes: that it may have, and that it may unpack to.
+        reference: what the message was coded against.
 
     Raises:
         MessageError: too long, or not a message.
@@ -66,10 +84,14 @@ def decode(data: bytes, limit_bytes: int) -> Message:
         raise MessageError(f"A message has {len(data)} bytes; at most {limit_bytes} are expected.")
     try:
         header, flat = _header(data), safetensors.torch.load(data)
+        if PACKED in header:
+            flat = unpack(flat, header.pop(PACKED), reference, limit_bytes)
         kind = KINDS[header.pop("kind")]
         if unknown := set(sections(flat)) - SECTIONS[kind]:
             raise MessageError(f"A {kind.__name__} has unknown sections {sorted(unknown)}.")
         return _FROM_TENSORS[kind](flat, header)
+    except (CodecError, ParameterError) as error:
+        raise MessageError(str(error)) from None
     except (SafetensorError, LayoutError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise MessageError(f"Bytes are no message of this protocol: {type(error).__name__}: {error}") from None
 

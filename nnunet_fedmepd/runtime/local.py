@@ -18,7 +18,7 @@ from nnunet_fedmepd.federation.coordinator import CoordinatorState, Round, Rules
 from nnunet_fedmepd.federation.messages import Anchors
 from nnunet_fedmepd.federation.roster import Participant
 from nnunet_fedmepd.federation.state import flatten_coordinator, restore_coordinator
-from nnunet_fedmepd.federation.wire import manifest
+from nnunet_fedmepd.maths.parameters import FilterSubset
 from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.networks.fedmepd_net import SHARED_ENCODER
 from nnunet_fedmepd.runtime.preparation import Prepared
@@ -112,27 +112,24 @@ class LocalRun:
         self._write_status(current.number, sites, [])
         done: list[str] = []
         for site, result in workers.take_turns(current.number, hand_overs, self.observer.turn_advances):
-            if result.update is not None:
-                self._add(current, site, result)
+            if result.message is not None:
+                self._receive(current, site, result.message)
             self._report(current.number, site, result)
             done.append(site)
             self._write_status(current.number, sites, done)
 
-    def _add(self, current: Round, site: str, result: TurnResult) -> None:
-        assert result.update is not None  # the caller asked
-        decoder = getattr(result.update.decoder, "masks", None)
-        if decoder is not None:
-            self._shared_masks[site] = decoder
+    def _receive(self, current: Round, site: str, message: bytes) -> None:
         try:
-            current.add(result.update)
+            update = current.receive(site, message)
+            if isinstance(update.decoder, FilterSubset):
+                self._shared_masks[site] = update.decoder.masks
         except UpdateRefusedError as error:
             LOG.warning("round %d: %s", current.number, error)
             self.folder.append_journal({"round": current.number, "site": site, "refused": error.reason})
 
     def _report(self, number: int, site: str, result: TurnResult) -> None:
         self._turns_taken += not result.was_done
-        sent = sum(row.n_bytes for row in manifest(result.update)) if result.update is not None else 0
-        report = {**result.report, "bytes_sent": sent}
+        report = {**result.report, "bytes_sent": len(result.message or b"")}
         if (number, site) not in self._journal:
             self._journal.add((number, site))
             self.folder.append_journal({"round": number, "site": site, "time": time.time(), **report})

@@ -13,6 +13,7 @@ import torch
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.federation.messages import Anchors, HandOver, Update
+from nnunet_fedmepd.federation.sending import encode_update
 from nnunet_fedmepd.federation.site import (
     SiteRules,
     SiteState,
@@ -25,6 +26,7 @@ from nnunet_fedmepd.federation.site import (
 )
 from nnunet_fedmepd.federation.state import flatten_anchors, flatten_site, restore_anchors, restore_site
 from nnunet_fedmepd.federation.tensors import put, take
+from nnunet_fedmepd.federation.wire import encode
 from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
@@ -52,13 +54,13 @@ class TurnResult:
     """What a turn gave.
 
     Attributes:
-        update: for the coordinator; None where nothing is exchanged.
+        message: the update for the coordinator, as bytes; None where nothing is exchanged.
         report: for journal and progress: train_loss, pseudo_dice, seconds, filters, shared_filters; where filters can
             become personal also what `layer_report` says of the round before.
         was_done: whether the round had been trained before, and only its update was made anew.
     """
 
-    update: Update | None
+    message: bytes | None
     report: Mapping[str, Any]
     was_done: bool
 
@@ -107,8 +109,8 @@ class SiteWorker:
         if not was_done:
             self._train(name, round_number, hand_over, advance)
             self._save(name, round_number)
-        update = None if hand_over is None else self._update(name)
-        return TurnResult(update, self._reports[name], was_done)
+        message = None if hand_over is None else self._message(name)
+        return TurnResult(message, self._reports[name], was_done)
 
     def finish(self, name: str, anchors: Anchors | None) -> Path:
         """Write a site's final model, calibrated by the final anchors; returns nnU-Net's results folder.
@@ -145,6 +147,19 @@ class SiteWorker:
             _, state = finish(turn, training.exchanged(), rules)
         self._states[name] = state
         self._reports[name] = {**asdict(summary), **self._filter_report(before, state, turn, rules)}
+
+        if turn is not None and federation.method.codec != "none":
+            self._encode(name, turn.hand_over)
+
+    def _encode(self, name: str, hand_over: HandOver) -> None:
+        """Encode the update while it is known what was handed over; the state keeps the bytes and what they lack."""
+        state, groups = self._states[name], self._trainings[name].filter_groups
+        codec = self.federation.method.codec
+        message, residual = encode_update(self._update(name), codec, hand_over, state.residual, groups)
+        self._states[name] = replace(state, message=message, residual=residual)
+
+    def _message(self, name: str) -> bytes:
+        return self._states[name].message or encode(self._update(name))
 
     def _update(self, name: str) -> Update:
         training, state, rules = self._trainings[name], self._states[name], self._rules(name)

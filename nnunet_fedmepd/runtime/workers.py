@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
@@ -110,8 +110,7 @@ class ProcessPool:
             data = None if message is None else encode(message)
             futures[self._home[site].submit(_take_turn, site, round_number, data)] = site
         for future in as_completed(futures):
-            result, update = self._result(future, futures[future])
-            yield futures[future], replace(result, update=None if update is None else decode(update, _NO_LIMIT))
+            yield futures[future], self._result(future, futures[future])
 
     def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
         arrays = None if anchors is None else (tuple(v.numpy() for v in anchors.values), anchors.valid.numpy())
@@ -188,11 +187,10 @@ def _build_worker(settings: WorkerSettings, device: str) -> SiteWorker:
     return SiteWorker(settings.federation, settings.run_folder, settings.run_id, settings.sites, torch.device(device))
 
 
-def _take_turn(site: str, round_number: int, data: bytes | None) -> tuple[TurnResult, bytes | None]:
+def _take_turn(site: str, round_number: int, data: bytes | None) -> TurnResult:
     assert _worker is not None  # the process was started by _start_process
     hand_over = None if data is None else decode(data, _NO_LIMIT)
-    result = _worker.take_turn(site, round_number, hand_over)  # type: ignore[arg-type]
-    return replace(result, update=None), None if result.update is None else encode(result.update)
+    return _worker.take_turn(site, round_number, hand_over)  # type: ignore[arg-type]
 
 
 def _finish(site: str, arrays) -> Path:  # type: ignore[no-untyped-def]  # numpy's arrays, or None
