@@ -110,6 +110,12 @@ class TrainingSettings:
         return replace(cls(), **written)
 
 
+def overriding_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the environment variables that would override a training setting."""
+    names = (ENVIRONMENT_PREFIX + field.name.upper() for field in fields(TrainingSettings))
+    return [name for name in names if name in environment]
+
+
 def _parse(text: str, kind: type, variable: str) -> Any:
     switches = {"0": False, "false": False, "1": True, "true": True}
     try:

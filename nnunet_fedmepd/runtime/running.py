@@ -10,7 +10,8 @@ from nnunetv2.paths import nnUNet_results
 from rich.console import Console
 
 from nnunet_fedmepd.config.federation import Federation
-from nnunet_fedmepd.config.training import TrainingSettings
+from nnunet_fedmepd.config.training import TrainingSettings, overriding_variables
+from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.federation.storage import write_atomically
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.runtime.local import LocalRun, participants
@@ -32,10 +33,12 @@ def run_federation(federation: Federation, folder: Path, console: Console, overw
         overwrite: replace models of other trainings in nnU-Net's results folders.
 
     Raises:
-        ConfigurationError: plans or data are missing or do not fit together.
+        ConfigurationError: plans or data are missing or do not fit together, or environment variables would change
+            the training.
         RunError: another process runs here, the folder holds another run, or models would be overwritten.
         StateFileError: a state is damaged, or cannot be saved.
     """
+    _refuse_overrides()
     prepared, run_folder = prepare(federation), RunFolder(folder)
     with run_folder.locked(), logging_to(folder / "federation.log", console):
         run_id = run_folder.open(identity(prepared), flat_differences)
@@ -45,6 +48,14 @@ def run_federation(federation: Federation, folder: Path, console: Console, overw
         progress = RunProgress(console, federation.rounds, n_turns, steps * federation.epochs_per_round)
         with progress.bar:
             LocalRun(prepared, run_id, run_folder, progress).run()
+
+
+def _refuse_overrides() -> None:
+    if variables := overriding_variables():
+        raise ConfigurationError(
+            f"{', '.join(variables)}: these environment variables are for single trainings. In a federation they would "
+            "change sites unseen, and a resumed run might differ; unset them and write the settings under [training]."
+        )
 
 
 def identity(prepared: Prepared) -> dict[str, Any]:

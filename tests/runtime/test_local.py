@@ -188,6 +188,13 @@ def test_sites_that_were_not_planned_are_listed_all_at_once(datasets, tmp_path):
         run(small_federation(), tmp_path / "run")
 
 
+def test_settings_from_the_environment_are_refused_and_where_they_belong_is_told(datasets, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_INITIAL_LR", "0.5")
+    with pytest.raises(ConfigurationError, match=r"FEDMEPD_INITIAL_LR: .*write the settings under \[training\]"):
+        run(small_federation(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_sites_whose_plans_give_different_networks_are_refused(datasets, tmp_path):
     file = datasets.preprocessed / "Dataset502_b" / "FedMEPDTinyPlans.json"
     plans = json.loads(file.read_text())
