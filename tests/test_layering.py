@@ -24,9 +24,11 @@ LAYERS: dict[str, set[str]] = {
     "federation": {"errors", "config", "maths"},
     "pictures": {"modalities"},
     "demo_data": {"errors", "modalities", "pictures"},
-    "evaluation": {"errors", "modalities", "config", "maths", "federation", "pictures"},
+    "evaluation": {"errors", "modalities", "config", "maths", "networks", "federation", "pictures"},
     CONVERSION: {"errors", "modalities"},
-    "runtime": {"errors", "modalities", "config", "maths", "networks", "nnunet_plugin", "federation"},
+    "runtime": {
+        *("errors", "modalities", "config", "maths", "networks", "nnunet_plugin", "federation", "evaluation"),
+    },
     "commands": {"errors", "modalities", "config", "nnunet_plugin", "runtime", "demo_data", "evaluation", CONVERSION},
     "cli": {"errors", "commands"},
     "launch": {"cli", "nnunet_plugin"},

@@ -20,7 +20,7 @@ from nnunet_fedmepd.federation.storage import write_atomically
 
 CHECKPOINTS = ("final", "best")
 SPLITS = ("test", "val")
-METRICS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "lesion_dice": "lesion-wise Dice"}
+METRICS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "lesion_dice": "lesion Dice"}
 """Column of a metric -> its name."""
 
 
@@ -120,6 +120,8 @@ def read_scores(file: Path) -> list[CaseScore]:
 
 def _score(row: dict[str, str], file: Path, line: int) -> CaseScore:
     try:
+        if None in row.values():
+            raise ValueError("a line is too short")
         return CaseScore(**{name: float(text) if name in _NUMBERS else text for name, text in row.items()})  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise _unreadable(file, f"a score in line {line}", ",".join(map(str, row.values()))) from None

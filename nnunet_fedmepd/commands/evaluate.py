@@ -1,0 +1,69 @@
+"""`fedmepd evaluate`: score every site's model on its held-out cases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from nnunet_fedmepd.errors import ConfigurationError
+from nnunet_fedmepd.evaluation.printing import site_table, subset_table
+from nnunet_fedmepd.evaluation.tables import CHECKPOINTS, SPLITS, EvaluationFolder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument(
+        "--checkpoint",
+        choices=CHECKPOINTS,
+        default="final",
+        help="the model after the last round, or the best on validation cases, which needs a fold (%(default)s)",
+    )
+    parser.add_argument("--split", choices=SPLITS, default="test", help="which cases: imagesTs, or the fold's (test)")
+    parser.add_argument(
+        "--subsets", action="store_true", help="also the lead's model, shown every subset of modalities"
+    )
+    parser.add_argument("--mirroring", action="store_true", help="average over mirrored images: up to 8 times slower")
+    parser.add_argument("--device", help="such as cuda:0 or cpu (the first GPU, else the CPU)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict and score what is not scored yet, and print the tables."""
+    from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites, evaluate_subsets
+    from nnunet_fedmepd.runtime.finished_run import open_finished_run
+    from nnunet_fedmepd.runtime.workers import default_device
+
+    console = Console(soft_wrap=True, highlight=False)
+    finished = open_finished_run(args.run)
+    targets = finished.site_models(args.checkpoint, args.split)
+    leads = [target for target in targets if finished.federation.site_named(target.site).lead]
+    if args.subsets and not any(lead.held_out.cases for lead in leads):
+        raise ConfigurationError(
+            "--subsets needs a lead with held-out cases: no site of this run led and holds out cases. Set lead = true "
+            "at a site with every modality, and give it test cases."
+        )
+    _tell_what_is_left_out(targets, console)
+    folder = EvaluationFolder(args.run, args.checkpoint, args.split)
+    predicting = Predicting(args.device or default_device(), args.mirroring)
+    scores = evaluate_sites(targets, folder, predicting, console)
+    name, cases = finished.federation.name, {"test": "test", "val": "validation"}[args.split]
+    console.print(site_table(scores, f"{name}: {args.checkpoint} checkpoint, {cases} cases, mean ± SD over cases"))
+    if args.subsets:
+        shown = evaluate_subsets(leads, folder, predicting, console)
+        who = ", ".join(lead.site for lead in leads)
+        title = f"{name}: Dice of {who} with the modalities marked ●, mean over cases"
+        console.print(subset_table(shown, finished.federation.modalities, title))
+    console.print(f"Scores per case: {folder.path}")
+    return 0
+
+
+def _tell_what_is_left_out(targets, console: Console) -> None:  # type: ignore[no-untyped-def]  # of a lazy import
+    for target in targets:
+        if names := target.held_out.without_reference:
+            console.print(
+                f"site {target.site}: {len(names)} test cases have no reference and are left out: {names[0]} ..."
+            )
+        if not target.held_out.cases:
+            console.print(f"site {target.site}: no held-out cases, nothing to evaluate")

@@ -1,0 +1,123 @@
+"""Predicts cases with a trained model, by nnU-Net's own predictor, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_fedmepd.errors import ConfigurationError
+from nnunet_fedmepd.nnunet_plugin.registration import register
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint in nnU-Net's results folder.
+
+    Attributes:
+        folder: of the fold.
+        checkpoint: `final` or `best`.
+    """
+
+    folder: Path
+    checkpoint: str
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint's file."""
+        return self.folder / f"checkpoint_{self.checkpoint}.pth"
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the checkpoint."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    def epochs(self) -> int:
+        """Return after how many epochs of training it was saved."""
+        return int(torch.load(self.file, map_location="cpu", weights_only=False)["current_epoch"])
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A preprocessed case.
+
+    Attributes:
+        data: (M, X, Y, Z), channels in the order of the model's modalities; a scan that was not made is all zeros.
+        properties: nnU-Net's, needed to return to the space of the images.
+    """
+
+    data: torch.Tensor
+    properties: dict[str, Any]
+
+
+class CasePredictor:
+    """One model, ready to predict.
+
+    Args:
+        model: to load.
+        device: to predict on.
+        mirroring: average over mirrored images: eight times slower, slightly better.
+
+    Raises:
+        ConfigurationError: there is no such checkpoint.
+    """
+
+    def __init__(self, model: TrainedModel, device: torch.device, mirroring: bool = False) -> None:
+        register()
+        if not model.file.is_file():
+            raise ConfigurationError(f"{model.file} does not exist: the model has not been trained to its end.")
+        with contextlib.redirect_stdout(None):  # it tells how the device changes its defaults
+            self._nnunet = nnUNetPredictor(use_mirroring=mirroring, device=device, allow_tqdm=False)
+        fold = model.folder.name.removeprefix("fold_")
+        self._nnunet.initialize_from_trained_model_folder(str(model.folder.parent), (fold,), model.file.name)
+        self._plans, self._configuration = self._nnunet.plans_manager, self._nnunet.configuration_manager
+        self._files = self._plans.image_reader_writer_class()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the model takes, in the order of its channels."""
+        return tuple(self._configuration.network_arch_init_kwargs["modalities"])
+
+    def prepare(self, images: Mapping[str, Path]) -> PreparedCase:
+        """Read and preprocess a case; `images` are modality -> file: at least those that the model takes."""
+        data, properties = self._files.read_images([str(images[modality]) for modality in self.modalities])
+        preprocessor = self._configuration.preprocessor_class(verbose=False)
+        ready, _, properties = preprocessor.run_case_npy(
+            data, None, properties, self._plans, self._configuration, self._nnunet.dataset_json
+        )
+        return PreparedCase(torch.from_numpy(ready), properties)
+
+    def segment(self, case: PreparedCase, shown: Collection[str] | None = None) -> np.ndarray:
+        """Return the predicted label map, in the space of the images.
+
+        Args:
+            case: from `prepare`.
+            shown: the modalities that the model gets to see; the others are blank. None shows all.
+        """
+        data = case.data
+        if shown is not None:
+            kept = [modality in shown for modality in self.modalities]
+            data = data * torch.tensor(kept, dtype=data.dtype).view(-1, 1, 1, 1)
+        logits = self._nnunet.predict_logits_from_preprocessed_data(data)
+        return convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, self._plans, self._configuration, self._nnunet.label_manager, case.properties
+        )
+
+    def write(self, labels: np.ndarray, case: PreparedCase, file: Path) -> None:
+        """Write a predicted label map as nnU-Net does, atomically."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"partial.{file.name}")  # the ending tells the writer the format
+        self._files.write_seg(labels, str(partial), case.properties)
+        partial.replace(file)
+
+    def read_labels(self, file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+        """Return a label map (X, Y, Z) and its spacing in mm."""
+        labels, properties = self._files.read_seg(str(file))
+        return labels[0].astype(np.int64), tuple(float(step) for step in properties["spacing"])

@@ -1,0 +1,199 @@
+"""`fedmepd evaluate` as a user meets it, on a small federation that has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_fedmepd.cli import main
+from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
+from nnunet_fedmepd.runtime.running import OWNER, run_federation
+from tests.nnunet_plugin.small_dataset import SmallDataset, write_case, write_image
+from tests.runtime.small_federation import CONSOLE, OWNED, results_folder, small_federation
+
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+REGIONS = ("core", "edema", "enhancing")
+N_CASES = {"lead": 1, "b": 2}  # a has none
+
+
+def hold_out(site: SmallDataset, channels: Sequence[str], n_cases: int) -> None:
+    """Write test cases, with references."""
+    for subfolder in ("imagesTs", "labelsTs"):
+        (site.raw / subfolder).mkdir()
+    for case in (f"test{i}" for i in range(n_cases)):
+        labels = write_case(site.raw / "imagesTs", case, channels, seed=1)
+        write_image(site.raw / "labelsTs" / f"{case}.nii.gz", labels)
+
+
+def dataset(site: str) -> SmallDataset:
+    return SmallDataset(f"Dataset{500 + list(OWNED).index(site)}_{site}")
+
+
+@pytest.fixture(scope="module")
+def original(planned_datasets, tmp_path_factory) -> Path:
+    """nnU-Net's folders and that of a run that ended; every site left one training case out for validation."""
+    folder = tmp_path_factory.mktemp("ended")
+    for name in NNUNET_FOLDERS:
+        shutil.copytree(planned_datasets / name, folder / name)
+    with mock.patch.dict(os.environ, {name: str(folder / name) for name in NNUNET_FOLDERS} | {"nnUNet_n_proc_DA": "0"}):
+        for site in OWNED:
+            cases = sorted(file.name.removesuffix(".nii.gz") for file in (dataset(site).raw / "labelsTr").iterdir())
+            split = json.dumps([{"train": cases[1:], "val": cases[:1]}])
+            (dataset(site).preprocessed / "splits_final.json").write_text(split)
+        for site, n_cases in N_CASES.items():
+            hold_out(dataset(site), OWNED[site], n_cases)
+        run_federation(small_federation(run={"fold": 0}), folder / "run", CONSOLE)
+    return folder
+
+
+@pytest.fixture
+def ended(original, tmp_path, monkeypatch) -> EvaluationFolder:
+    """A copy of the run for one test, moved together with its models: its evaluation."""
+    for name in NNUNET_FOLDERS:
+        shutil.copytree(original / name, tmp_path / name)
+        monkeypatch.setenv(name, str(tmp_path / name))
+    shutil.copytree(original / "run", tmp_path / "run")
+    return EvaluationFolder(tmp_path / "run")
+
+
+def evaluate(folder: EvaluationFolder, *options: str) -> list[CaseScore]:
+    """Run the command and return the table of sites."""
+    assert main(["evaluate", str(folder.run), "--device", "cpu", *options]) == 0
+    return read_scores(folder.cases)
+
+
+def times(folder: EvaluationFolder) -> dict[str, int]:
+    """Return when each prediction was written."""
+    return {str(file.relative_to(folder.path)): file.stat().st_mtime_ns for file in folder.path.rglob("*.nii.gz")}
+
+
+def model(site: str) -> Path:
+    return results_folder(site, 500 + list(OWNED).index(site)) / "fold_0" / "checkpoint_final.pth"
+
+
+def read(file: Path) -> np.ndarray:
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+
+
+def test_every_test_case_is_scored_in_every_region_and_sites_without_any_are_named(ended, capsys):
+    scores = evaluate(ended)
+    assert [(score.site, score.case, score.region) for score in scores] == [
+        (site, f"test{i}", region) for site in N_CASES for i in range(N_CASES[site]) for region in REGIONS
+    ]
+    assert {score.modalities for score in scores} == {"T1+T1ce+T2+FLAIR", "T2+FLAIR"}
+    printed = capsys.readouterr().out
+    assert "site a: no held-out cases" in printed
+    assert "mean of sites" in printed
+    last = scores[-1]
+    reference, prediction = (
+        read(dataset("b").raw / "labelsTs/test1.nii.gz"),
+        read(ended.predictions("b") / "test1.nii.gz"),
+    )
+    both, sizes = ((reference == 3) & (prediction == 3)).sum(), (reference == 3).sum() + (prediction == 3).sum()
+    assert last.dice == pytest.approx(2 * both / sizes)
+    assert last.reference_ml == pytest.approx((reference == 3).sum() * 1.2 / 1000)
+
+
+def test_predictions_are_those_of_nnunets_own_command(ended, tmp_path):
+    evaluate(ended)
+    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model("b").parents[1]), (0,))
+    (tmp_path / "nnunet").mkdir()
+    predictor.predict_from_files_sequential(str(dataset("b").raw / "imagesTs"), str(tmp_path / "nnunet"))
+    for case in ("test0", "test1"):
+        own, expected = (read(folder / f"{case}.nii.gz") for folder in (ended.predictions("b"), tmp_path / "nnunet"))
+        assert (own == expected).all()
+
+
+def test_only_what_is_new_is_predicted(ended):
+    scores, before = evaluate(ended), times(ended)
+    assert evaluate(ended) == scores
+    assert times(ended) == before
+
+    cut_short = [score for score in scores if score.case != "test1"]
+    write_scores(ended.cases, cut_short)
+    assert evaluate(ended) == scores
+    assert changed(before, times(ended)) == {"predictions/b/test1.nii.gz"}
+
+    before = times(ended)
+    shutil.copyfile(dataset("b").raw / "labelsTs/test1.nii.gz", dataset("b").raw / "labelsTs/test0.nii.gz")
+    evaluate(ended)
+    assert changed(before, times(ended)) == {"predictions/b/test0.nii.gz"}
+
+    before, checkpoint = times(ended), torch.load(model("lead"), weights_only=False)
+    torch.save({**checkpoint, "current_epoch": 99}, model("lead"))
+    evaluate(ended)
+    assert changed(before, times(ended)) == {"predictions/lead/test0.nii.gz"}
+
+
+def changed(before: dict[str, int], after: dict[str, int]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_the_lead_is_scored_under_every_subset_of_its_modalities(ended, tmp_path, capsys):
+    scores = evaluate(ended, "--subsets")
+    subsets = read_scores(ended.subsets)
+    assert len({score.modalities for score in subsets}) == 15
+    assert len(subsets) == 15 * len(REGIONS)
+    everything = [score for score in subsets if score.modalities == "T1+T1ce+T2+FLAIR"]
+    assert everything == [score for score in scores if score.site == "lead"]
+    assert "●" in capsys.readouterr().out
+
+
+def test_a_hidden_modality_is_a_blank_image(ended):
+    evaluate(ended, "--subsets")
+    hidden = [score.prediction_ml for score in read_scores(ended.subsets) if score.modalities == "T1ce+FLAIR"]
+    for channel in (0, 2):
+        image = dataset("lead").raw / "imagesTs" / f"test0_{channel:04d}.nii.gz"
+        write_image(image, np.zeros_like(read(image)))
+    blank = [score.prediction_ml for score in evaluate(ended) if score.site == "lead"]
+    assert blank == pytest.approx(hidden)
+
+
+def test_validation_cases_and_the_best_checkpoint_go_to_folders_of_their_own(ended):
+    evaluate(ended)
+    best = EvaluationFolder(ended.run, "best", "val")
+    scores = evaluate(best, "--checkpoint", "best", "--split", "val")
+    assert [(score.site, score.case) for score in scores[:: len(REGIONS)]] == [(site, "case0") for site in OWNED]
+    assert {score.case for score in read_scores(ended.cases)} == {"test0", "test1"}
+
+
+@pytest.mark.parametrize("options", [("--checkpoint", "best"), ("--split", "val")])
+def test_without_validation_cases_there_is_no_best_checkpoint(ended, capsys, options):
+    file = ended.run / "run.json"
+    file.write_text(file.read_text().replace('"fold": 0', '"fold": "all"'))
+    assert main(["evaluate", str(ended.run), *options]) == 2
+    assert "needs validation cases" in capsys.readouterr().err
+
+
+def test_a_federation_that_holds_out_nothing_is_an_error(ended, capsys):
+    for site in N_CASES:
+        shutil.rmtree(dataset(site).raw / "labelsTs")
+    assert main(["evaluate", str(ended.run)]) == 2
+    assert "No site has cases to evaluate on" in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_ended_is_not_evaluated(ended, capsys):
+    file = ended.run / "status.json"
+    file.write_text(file.read_text().replace('"finished"', '"running"'))
+    assert main(["evaluate", str(ended.run)]) == 2
+    assert "has not ended" in capsys.readouterr().err
+
+
+def test_models_of_another_run_are_not_taken_for_its_own(ended, original, capsys):
+    for results in (original, ended.run.parent):
+        file = results / "nnUNet_results" / model("b").parent.relative_to(os.environ["nnUNet_results"]) / OWNER
+        file.write_text(json.dumps({"run_id": "another", "federation": "other"}))
+    assert main(["evaluate", str(ended.run)]) == 2
+    assert "The model of site 'b' is gone" in capsys.readouterr().err
