@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABEL_COLOURS = {"necrotic_core": "tab:red", "edema": "tab:green", "enhancing_tumor": "gold"}
+_FOREGROUND = tuple(label for label in BRATS_LABELS.values() if label)
+# By label; Okabe and Ito's, which those who see red and green alike can tell apart. 0 is background.
+_COLOURS = ("#999999", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
+
+
+def label_colour(label: int) -> str:
+    """Return the colour of a label; they repeat after seven."""
+    return _COLOURS[0] if label == 0 else _COLOURS[1 + (label - 1) % (len(_COLOURS) - 1)]
 
 
 def draw_image(panel: Axes, image: Shaped[np.ndarray, "Y X"]) -> None:
@@ -27,21 +35,22 @@ def draw_image(panel: Axes, image: Shaped[np.ndarray, "Y X"]) -> None:
     panel.spines[:].set_visible(False)
 
 
-def draw_labels(panel: Axes, labels: Shaped[np.ndarray, "Y X"]) -> None:
-    """Draw a slice of labels with the values of `BRATS_LABELS`, translucent, over what is there."""
+def draw_labels(panel: Axes, labels: Shaped[np.ndarray, "Y X"], drawn: Collection[int] = _FOREGROUND) -> None:
+    """Draw a slice of labels, translucent, over what is there; values not in `drawn` (BraTS's by default) are not."""
     from matplotlib.colors import to_rgba
 
     coloured = np.zeros((*labels.shape, 4))
-    for label, colour in LABEL_COLOURS.items():
-        coloured[labels == BRATS_LABELS[label]] = to_rgba(colour, alpha=0.6)
+    for label in drawn:
+        coloured[labels == label] = to_rgba(label_colour(label), alpha=0.6)
     panel.imshow(coloured, interpolation="nearest", aspect="equal")
 
 
 def add_label_legend(figure: Figure) -> None:
-    """Say below the panels which colour is which label."""
+    """Say below the panels which colour is which of `BRATS_LABELS`."""
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=colour, label=label.replace("_", " ")) for label, colour in LABEL_COLOURS.items()]
+    names = {label: name.replace("_", " ") for name, label in BRATS_LABELS.items()}
+    handles = [Patch(color=label_colour(label), label=names[label]) for label in _FOREGROUND]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), labelcolor="white", frameon=False)
 
 

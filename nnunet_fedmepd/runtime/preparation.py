@@ -49,11 +49,10 @@ def prepare(federation: Federation) -> Prepared:
             them are listed.
     """
     register()
-    plans_name = plans_name_of(federation.planning.planner)
     files, problems = {}, []
     for site in federation.site:
         try:
-            files[site.name] = _site_files(str(maybe_convert_to_dataset_name(site.dataset)), plans_name)
+            files[site.name] = site_files(site.name, federation)
             _check_site(files[site.name], federation)
         except (ConfigurationError, RuntimeError, OSError) as error:
             problems.append(f"site {site.name!r} (dataset {site.dataset}): {error}")
@@ -84,9 +83,18 @@ def default_run_folder(federation: Federation) -> Path:
     return Path(str(nnUNet_results)) / "federations" / federation.name
 
 
-def _site_files(dataset: str, plans_name: str) -> SiteFiles:
+def site_files(site: str, federation: Federation) -> SiteFiles:
+    """Return where a site's plans and description are, or should be.
+
+    Raises:
+        ConfigurationError: nnU-Net does not know the dataset, or where to look for it.
+    """
+    try:
+        dataset = str(maybe_convert_to_dataset_name(federation.site_named(site).dataset))
+    except RuntimeError as error:  # nnU-Net goes on for a paragraph about its folders
+        raise ConfigurationError(f"{str(error).split('. ')[0]} in nnU-Net's folders") from None
     folder = Path(str(nnUNet_preprocessed)) / dataset
-    return SiteFiles(dataset, folder / f"{plans_name}.json", folder / "dataset.json")
+    return SiteFiles(dataset, folder / f"{plans_name_of(federation.planning.planner)}.json", folder / "dataset.json")
 
 
 def _check_site(files: SiteFiles, federation: Federation) -> None:

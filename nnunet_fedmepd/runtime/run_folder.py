@@ -65,6 +65,20 @@ class StateFiles:
         """
         return load_state(self.file(round_number))
 
+    def load_newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the last state, None if there is none; also while a run goes on and removes old ones.
+
+        Raises:
+            StateFileError: damaged.
+        """
+        while (newest := self.newest()) is not None:
+            try:
+                return self.load(newest)
+            except StateFileError:
+                if self.file(newest).is_file():
+                    raise
+        return None
+
     def save(self, round_number: int, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
         """Save the state after a round; older ones than the last but one are removed.
 
