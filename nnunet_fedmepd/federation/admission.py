@@ -11,7 +11,7 @@ from torch import Tensor
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.messages import Anchors, LeadUpdate, Parameters, SiteUpdate, Update
 from nnunet_fedmepd.federation.roster import Model, Participant, flat_norm
-from nnunet_fedmepd.maths.aggregation import MAX_MAGNITUDE
+from nnunet_fedmepd.maths.exact_sums import MAX_MAGNITUDE, largest_magnitude
 from nnunet_fedmepd.maths.parameters import ParameterError, along_axis, check_alike, check_subset, dense
 
 MAX_CASES = 10_000_000
@@ -133,7 +133,7 @@ class Expectation:
     ) -> None:
         check_alike(found, expected, what)
         for name, tensor in found.items():
-            bounded = bool((tensor.abs() <= MAX_MAGNITUDE).all())
+            bounded = largest_magnitude(tensor) <= MAX_MAGNITUDE
             _require(bounded, f"{name!r} of {what} holds a value that is not finite or beyond {MAX_MAGNITUDE:.0f}")
         if self.limits.maximum_norm is not None:
             change = flat_norm(_change(found, expected, self.model, masks)) / max(flat_norm(expected), 1e-12)

@@ -25,12 +25,12 @@ from nnunet_fedmepd.federation.packing import Reference
 from nnunet_fedmepd.federation.roster import Model, Participant
 from nnunet_fedmepd.federation.wire import MessageError, decode
 from nnunet_fedmepd.maths.aggregation import (
-    WeightedSum,
+    RunningSum,
     decoder_mean,
+    encoder_contribution,
     encoder_means,
+    filter_contribution,
     importance_totals,
-    weigh_encoders,
-    weigh_filters,
 )
 from nnunet_fedmepd.maths.anchors import AnchorState, CaseMeans, update_anchors
 from nnunet_fedmepd.maths.parameters import ParameterError, select, uniform_masks
@@ -101,9 +101,9 @@ class Round:
         self.counted: set[str] = set()
         self._model, self._aggregated = state.model, False
         self._n_cases = dict(state.n_cases)
-        self._encoders, self._filters = WeightedSum(), WeightedSum()
+        self._encoders, self._filters = RunningSum(), RunningSum()
         self._totals: dict[str, Tensor] = {}
-        self._lead_encoders, self._lead_filters = WeightedSum(), WeightedSum()
+        self._lead_encoders, self._lead_filters = RunningSum(), RunningSum()
         self._lead_anchors: dict[str, Anchors] = {}
 
     def hand_over(self, name: str, shared: Mapping[str, Tensor] | None = None) -> HandOver:
@@ -188,11 +188,12 @@ class Round:
         model = self._model
         keeps = self.rules.lead_share if any(p.is_lead for p in self.participants.values()) else 0.0
         decoder = model.decoder
-        if self._filters.n_terms:
-            decoder = decoder_mean(self._filters, model.decoder, model.groups, keeps)
-        self._totals = importance_totals(self._filters, model.groups)
-        self._model = replace(model, encoders=encoder_means(self._encoders, model.encoders), decoder=decoder)
-        self._encoders, self._filters, self._aggregated = WeightedSum(), WeightedSum(), True
+        filters = self._filters.total()
+        if filters.n_terms:
+            decoder = decoder_mean(filters, model.decoder, model.groups, keeps)
+        self._totals = importance_totals(filters, model.groups)
+        self._model = replace(model, encoders=encoder_means(self._encoders.total(), model.encoders), decoder=decoder)
+        self._encoders, self._filters, self._aggregated = RunningSum(), RunningSum(), True
 
     def close(self) -> CoordinatorState:
         """Return the state after the round: the leads' mean, weighted by their cases, or the aggregate without any."""
@@ -200,8 +201,8 @@ class Round:
         if self._lead_encoders.n_terms:
             model = replace(
                 model,
-                encoders=encoder_means(self._lead_encoders, model.encoders),
-                decoder=decoder_mean(self._lead_filters, model.decoder, model.groups, 0.0),
+                encoders=encoder_means(self._lead_encoders.total(), model.encoders),
+                decoder=decoder_mean(self._lead_filters.total(), model.decoder, model.groups, 0.0),
             )
         anchors = pool_anchors(self.state.anchors, self._lead_anchors, model.n_anchors_per_class)
         return CoordinatorState(self.number, model, anchors, self._totals, dict(self._n_cases), frozenset(self.counted))
@@ -219,19 +220,19 @@ class Round:
         )
 
     def _add_site(self, update: SiteUpdate) -> None:
-        encoders = weigh_encoders(update.encoders, update.n_cases if self.rules.by_cases else 1)
+        encoders = encoder_contribution(update.encoders, update.n_cases if self.rules.by_cases else 1)
         if update.decoder is not None:
-            self._filters += weigh_filters(update.decoder, update.importance, self._model.groups)
-        self._encoders += encoders
+            self._filters.add(filter_contribution(update.decoder, update.importance, self._model.groups))
+        self._encoders.add(encoders)
         self._n_cases[update.site] = update.n_cases
 
     def _add_lead(self, update: LeadUpdate) -> None:
         groups = self._model.groups
         weight = {group.name: torch.full((group.n_filters,), float(update.n_cases)) for group in groups}
         everything = select(update.decoder, groups, uniform_masks(groups, True))
-        encoders = weigh_encoders(update.encoders, update.n_cases)
-        self._lead_filters += weigh_filters(everything, weight, groups)
-        self._lead_encoders += encoders
+        encoders = encoder_contribution(update.encoders, update.n_cases)
+        self._lead_filters.add(filter_contribution(everything, weight, groups))
+        self._lead_encoders.add(encoders)
         if update.anchors is not None:
             self._lead_anchors[update.site] = update.anchors
 

@@ -1,10 +1,7 @@
 """Means over sites: encoders by modality, the fusion decoder by filter (Liu et al. 2025, section 3.4).
 
-Sums are streamed: one total is held however many sites there are. A total is the same, to the last bit, in whatever
-order the sites arrive and however they were bracketed, because it is a sum of integers: every term is rounded once, by
-itself, to a multiple of 2**-72 and kept as two 64-bit integers, which add exactly. A float32 parameter of magnitude
-2**-48 or more is such a multiple, so nothing is lost of it; for weighted terms the rounding is at most 2**-73. Integers
-are also what secure aggregation by additive masks needs.
+Sums are streamed: one total is held however many sites there are, and every update is added to it as it arrives. The
+total is the same, to the last bit, in whatever order they do (see `exact_sums`).
 
 Legend: F filters of a group.
 """
@@ -16,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from nnunet_fedmepd.maths.exact_sums import MAX_TERMS, ExactSum, RunningTotal, check_terms, unequal_shapes
 from nnunet_fedmepd.maths.parameters import (
     FilterGroup,
     FilterSubset,
@@ -31,33 +28,6 @@ from nnunet_fedmepd.maths.parameters import (
 
 # Share of a filter that the lead keeps of its own (Liu et al. 2025).
 LEAD_SHARE = 0.3
-
-# A term is coarse * 2**-24 + fine * 2**-72. With |term| <= 2**23, |coarse| <= 2**47 and |fine| <= 2**47, so that
-# 2**15 terms fit into 64-bit integers with a bit to spare.
-COARSE_UNIT = 2.0**-24
-FINE_UNIT = 2.0**-72
-MAX_MAGNITUDE = 2.0**23
-MAX_TERMS = 2**15
-
-
-@dataclass(frozen=True)
-class ExactSum:
-    """A sum of real numbers, coarse * 2**-24 + fine * 2**-72, that forgets in which order it was made."""
-
-    coarse: Int[Tensor, "*shape"]
-    fine: Int[Tensor, "*shape"]
-
-    def __add__(self, other: ExactSum) -> ExactSum:
-        if self.coarse.shape != other.coarse.shape:
-            raise ParameterError(
-                f"Tensors of shapes {tuple(self.coarse.shape)} and {tuple(other.coarse.shape)} were to be summed; "
-                "expected equal shapes. Do all sites use the same plan?"
-            )
-        return ExactSum(self.coarse + other.coarse, self.fine + other.fine)
-
-    def value(self) -> Float[Tensor, "*shape"]:
-        """Return the sum as float64."""
-        return self.coarse.double() * COARSE_UNIT + self.fine.double() * FINE_UNIT
 
 
 @dataclass(frozen=True)
@@ -75,29 +45,59 @@ class WeightedSum:
     n_terms: int = 0
 
     def __add__(self, other: WeightedSum) -> WeightedSum:
-        n_terms = self.n_terms + other.n_terms
-        if n_terms > MAX_TERMS:
-            raise ParameterError(f"{n_terms} contributions were to be summed; at most {MAX_TERMS} can be, exactly.")
+        n_terms = _checked_number(self.n_terms + other.n_terms)
         return WeightedSum(_add(self.values, other.values), _add(self.weights, other.weights), n_terms)
 
 
-def exact(values: Float[Tensor, "*shape"], name: str) -> ExactSum:
-    """Return `values` as a sum of one term; `name` is used in the error.
+@dataclass(frozen=True)
+class Contribution:
+    """What one site adds to a sum, checked and not yet multiplied.
 
-    Raises:
-        ParameterError: a value is not finite or larger than 2**23.
+    Attributes:
+        values: parameter name -> (value, weight that broadcasts).
+        weights: modality or filter group -> weights; () for an encoder, (F,) for a filter group.
     """
-    if not bool((values.abs() <= MAX_MAGNITUDE).all()):
-        raise ParameterError(
-            f"{name!r} holds a value that is not finite or larger than {MAX_MAGNITUDE:.0f}; has the training diverged?"
-        )
-    scaled = values.double() / COARSE_UNIT
-    coarse = scaled.round()
-    fine = (scaled - coarse) * (COARSE_UNIT / FINE_UNIT)
-    return ExactSum(coarse.long(), fine.round().long())
+
+    values: Mapping[str, tuple[Tensor, Tensor | float]]
+    weights: Mapping[str, Tensor]
+
+
+class RunningSum:
+    """A `WeightedSum` that grows in place, update by update."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, RunningTotal] = {}
+        self._weights: dict[str, RunningTotal] = {}
+        self.n_terms = 0
+
+    def add(self, contribution: Contribution) -> None:
+        """Add what a site contributes; without success, nothing of it.
+
+        Raises:
+            ParameterError: shapes that differ from those of other sites, or too many contributions.
+        """
+        n_terms = _checked_number(self.n_terms + 1)
+        for name, (value, _) in contribution.values.items():
+            if name in self._values and self._values[name].shape != value.shape:
+                raise unequal_shapes(self._values[name].shape, value.shape)
+        for name, (value, weight) in contribution.values.items():
+            _total_of(self._values, name, value).add(value, weight)
+        for name, weights in contribution.weights.items():
+            _total_of(self._weights, name, weights).add(weights)
+        self.n_terms = n_terms
+
+    def total(self) -> WeightedSum:
+        """Return the sum so far; it shares its memory with this one."""
+        values = {name: total.total() for name, total in self._values.items()}
+        return WeightedSum(values, {name: total.total() for name, total in self._weights.items()}, self.n_terms)
 
 
 def weigh_encoders(encoders: Mapping[str, Mapping[str, Tensor]], weight: float | int = 1) -> WeightedSum:
+    """Return the sum of one site's `encoder_contribution`."""
+    return _sum_of(encoder_contribution(encoders, weight))
+
+
+def encoder_contribution(encoders: Mapping[str, Mapping[str, Tensor]], weight: float | int = 1) -> Contribution:
     """Return a site's contribution to the encoders of its modalities.
 
     Args:
@@ -109,11 +109,9 @@ def weigh_encoders(encoders: Mapping[str, Mapping[str, Tensor]], weight: float |
     """
     if not (math.isfinite(weight) and weight > 0):
         raise ParameterError(f"The weight of a site is {weight}; expected a positive number, such as its cases.")
-    values = {
-        name: exact(tensor.double() * weight, name) for encoder in encoders.values() for name, tensor in encoder.items()
-    }
-    weights = {modality: exact(torch.tensor(weight, dtype=torch.float64), modality) for modality in encoders}
-    return WeightedSum(values, weights, 1)
+    weights = {modality: torch.tensor(weight, dtype=torch.float64) for modality in encoders}
+    parameters = {name: tensor for encoder in encoders.values() for name, tensor in encoder.items()}
+    return _checked({name: (tensor, float(weight)) for name, tensor in parameters.items()}, weights)
 
 
 def encoder_means(total: WeightedSum, own: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
@@ -138,6 +136,13 @@ def encoder_means(total: WeightedSum, own: Mapping[str, Mapping[str, Tensor]]) -
 
 
 def weigh_filters(shared: FilterSubset, importance: Mapping[str, Tensor], groups: Sequence[FilterGroup]) -> WeightedSum:
+    """Return the sum of one site's `filter_contribution`."""
+    return _sum_of(filter_contribution(shared, importance, groups))
+
+
+def filter_contribution(
+    shared: FilterSubset, importance: Mapping[str, Tensor], groups: Sequence[FilterGroup]
+) -> Contribution:
     """Return a site's contribution h_ij W_ij, h_ij to the fusion decoder, zero where its filters are personal.
 
     Args:
@@ -150,12 +155,12 @@ def weigh_filters(shared: FilterSubset, importance: Mapping[str, Tensor], groups
     """
     weights = _importance_of_shared(shared, importance, groups)
     decoder = dense(shared, groups)
-    values = {
-        name: exact(decoder[name].double() * along_axis(weights[group.name], axis, decoder[name].ndim), name)
+    values: dict[str, tuple[Tensor, Tensor | float]] = {
+        name: (decoder[name], along_axis(weights[group.name], axis, decoder[name].ndim))
         for group in groups
         for name, axis in group.members
     }
-    return WeightedSum(values, {name: exact(weight, name) for name, weight in weights.items()}, 1)
+    return _checked(values, weights)
 
 
 def decoder_mean(
@@ -233,3 +238,29 @@ def _term(total: WeightedSum, name: str, expected: Tensor) -> Tensor:
 
 def _add(a: Mapping[str, ExactSum], b: Mapping[str, ExactSum]) -> dict[str, ExactSum]:
     return {**a, **{name: a[name] + term if name in a else term for name, term in b.items()}}
+
+
+def _total_of(totals: dict[str, RunningTotal], name: str, term: Tensor) -> RunningTotal:
+    if name not in totals:
+        totals[name] = RunningTotal(term.shape)
+    return totals[name]
+
+
+def _sum_of(contribution: Contribution) -> WeightedSum:
+    running = RunningSum()
+    running.add(contribution)
+    return running.total()
+
+
+def _checked(values: Mapping[str, tuple[Tensor, Tensor | float]], weights: Mapping[str, Tensor]) -> Contribution:
+    for name, (value, weight) in values.items():
+        check_terms(value, weight, name)
+    for name, weight in weights.items():
+        check_terms(weight, 1.0, name)
+    return Contribution(values, weights)
+
+
+def _checked_number(n_terms: int) -> int:
+    if n_terms > MAX_TERMS:
+        raise ParameterError(f"{n_terms} contributions were to be summed; at most {MAX_TERMS} can be, exactly.")
+    return n_terms

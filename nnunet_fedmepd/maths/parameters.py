@@ -141,13 +141,14 @@ def dense(subset: FilterSubset, groups: Sequence[FilterGroup]) -> dict[str, Tens
         ParameterError: values do not fit their masks or the groups.
     """
     check_subset(subset, groups)
-    zeros = {}
+    result = {}
     for group in groups:
+        indices = _indices(subset.masks[group.name])
         for name, axis in group.members:
-            shape = list(subset.values[name].shape)
-            shape[axis] = group.n_filters
-            zeros[name] = subset.values[name].new_zeros(shape)
-    return overlay(zeros, subset, groups) if groups else {}
+            values = subset.values[name]
+            shape = [group.n_filters if i == axis else length for i, length in enumerate(values.shape)]
+            result[name] = values.new_zeros(shape).index_copy_(axis, indices, values)
+    return result
 
 
 def delta(after: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[str, Tensor]:

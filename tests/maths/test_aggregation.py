@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from nnunet_fedmepd.maths.aggregation import (
+    RunningSum,
     WeightedSum,
     decoder_mean,
+    encoder_contribution,
     encoder_means,
-    exact,
+    filter_contribution,
     importance_totals,
     weigh_encoders,
     weigh_filters,
 )
+from nnunet_fedmepd.maths.exact_sums import exact
 from nnunet_fedmepd.maths.parameters import (
     FilterGroup,
     FilterSubset,
@@ -165,6 +168,46 @@ def test_sums_are_equal_to_the_bit_in_every_order_and_bracketing():
         assert_equal(decoder_mean(sum(order, WeightedSum()), random_decoder(9), GROUPS), expected)
     a, b, c, d, e = sites
     assert_equal(decoder_mean((a + b) + (c + (d + e)), random_decoder(9), GROUPS), expected)
+
+
+def test_a_streamed_sum_is_that_of_its_terms_whatever_their_order_and_size():
+    """Sizes beyond the blocks that are worked on; filters along either axis."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"wide": (3, 40_000), "tall": (40_000, 3), "flat": (70_001,), "empty": (3, 0)}
+    groups = [
+        FilterGroup("three", (("wide", 0), ("tall", 1), ("empty", 0)), 3),
+        FilterGroup("many", (("flat", 0),), 70_001),
+    ]
+    sites = []
+    for exponent in (-6, 0, 5):
+        values = {n: torch.randn(shape, generator=generator) * 10.0**exponent for n, shape in shapes.items()}
+        h = {group.name: torch.rand(group.n_filters, generator=generator) for group in groups}
+        everything = select(values, groups, uniform_masks(groups, True))
+        sites.append(filter_contribution(everything, h, groups))
+    totals = []
+    for order in itertools.permutations(sites):
+        running = RunningSum()
+        for site in order:
+            running.add(site)
+        totals.append(running.total())
+    for name in shapes:
+        first = totals[0].values[name]
+        assert all(torch.equal(first.coarse, other.values[name].coarse) for other in totals)
+        assert all(torch.equal(first.fine, other.values[name].fine) for other in totals)
+        terms = [site.values[name][0].double() * site.values[name][1] for site in sites]
+        torch.testing.assert_close(first.value(), sum(terms), rtol=1e-14, atol=1e-9)
+        alone = exact(terms[0], name) + exact(terms[1], name) + exact(terms[2], name)
+        assert torch.equal(first.coarse, alone.coarse)
+        assert torch.equal(first.fine, alone.fine)
+
+
+def test_a_contribution_of_another_shape_leaves_no_trace_in_a_streamed_sum():
+    running = RunningSum()
+    running.add(encoder_contribution({"T1": {"v": torch.ones(2), "w": torch.ones(2)}}))
+    with pytest.raises(ParameterError, match=r"\(2,\) and \(3,\) were to be summed"):
+        running.add(encoder_contribution({"T1": {"v": torch.ones(2), "w": torch.ones(3)}}))
+    assert running.total().values["v"].value().tolist() == [1, 1]
+    assert running.total().n_terms == 1
 
 
 def test_a_float32_value_is_kept_exactly_and_sums_do_not_cancel():
