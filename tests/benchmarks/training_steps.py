@@ -1,0 +1,115 @@
+"""One training step of every network that is compared: forward, loss, backward, clipping, AdamW."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor, nn
+
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
+from tests.benchmarks.planned_networks import (
+    CANONICAL,
+    N_CLASSES,
+    fedmepd_net,
+    plain_conv_unet,
+    residual_encoder_unet,
+)
+from tests.benchmarks.published_network import PublishedOutput, PublishedStructure
+
+LossOf = Callable[[Any, list[Tensor]], Tensor]
+
+
+@dataclass
+class TrainingStep:
+    """A network that trains on one batch again and again.
+
+    Attributes:
+        name: in the table.
+        network: the network.
+        images: (B, M, X, Y, Z).
+        targets: (B, 1, ...) labels, high to low resolution.
+        loss: of output and targets.
+        bf16: whether forward and loss run under bf16 autocast.
+    """
+
+    name: str
+    network: nn.Module
+    images: Tensor
+    targets: list[Tensor]
+    loss: LossOf
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), 1e-4)
+
+    def forward(self) -> Tensor:
+        """Return the loss."""
+        with torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+            return self.loss(self.network(self.images), self.targets)
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.forward().backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+
+
+def compared_steps(modalities: Sequence[str], patch: int, batch: int) -> list[TrainingStep]:
+    """Return the steps of a site: ours, ours in bf16, the published structure, nnU-Net's two networks."""
+    everything, targets = made_up_batch(patch, batch)
+    own = everything[:, [CANONICAL.index(m) for m in modalities]].contiguous()
+    blanked = torch.zeros_like(everything)
+    blanked[:, [CANONICAL.index(m) for m in modalities]] = own
+    published = fedmepd_net(CANONICAL, patch, calibration="replace", calibration_heads=8, calibration_dropout=0.1)
+    n = len(modalities)
+    return [
+        TrainingStep("ours", fedmepd_net(modalities, patch), own, targets, our_loss(len(targets))),
+        TrainingStep("ours, bf16", fedmepd_net(modalities, patch), own, targets, our_loss(len(targets)), bf16=True),
+        TrainingStep(
+            "published structure", PublishedStructure(published, tuple(modalities)), blanked, targets, published_loss
+        ),
+        TrainingStep("PlainConvUNet", plain_conv_unet(n, patch), own, targets, nnunet_loss(len(targets))),
+        TrainingStep("ResEnc M", residual_encoder_unet(n, patch), own, targets, nnunet_loss(len(targets))),
+    ]
+
+
+def made_up_batch(patch: int, batch: int) -> tuple[Tensor, list[Tensor]]:
+    """Return images of every canonical modality, and labels of a few boxes at every scale that nnU-Net supervises."""
+    torch.manual_seed(1)
+    labels = torch.zeros(batch, 1, patch, patch, patch)
+    for label in range(1, N_CLASSES):
+        margin = patch * label // 8
+        labels[:, :, margin:-margin, margin:-margin, margin:-margin] = label
+    n_scales = len(fedmepd_net(("T1ce",), patch).strides) - 1
+    targets = [labels[..., :: 2**s, :: 2**s, :: 2**s] for s in range(n_scales)]
+    return torch.randn(batch, len(CANONICAL), patch, patch, patch), targets
+
+
+def our_loss(n_targets: int) -> FedMEPDLoss:
+    """Return the trainer's default loss."""
+    weights = [0.3 * weight for weight in nnunet_region_weights(n_targets)]
+    return FedMEPDLoss(_dice_and_cross_entropy(), weights, 0.2)
+
+
+def nnunet_loss(n_targets: int) -> LossOf:
+    """Return nnU-Net's loss over the scales."""
+    return DeepSupervisionWrapper(_dice_and_cross_entropy(), nnunet_region_weights(n_targets))
+
+
+def published_loss(output: PublishedOutput, targets: list[Tensor]) -> Tensor:
+    """Return the publication's: every output against the full-resolution labels, one after the other."""
+    loss = FrequencyWeightedDiceCE()
+    outputs = [output.segmentation, *output.region_maps, *output.auxiliary]
+    return torch.stack([loss(logits, targets[0]) for logits in outputs]).sum()
+
+
+def _dice_and_cross_entropy() -> nn.Module:
+    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    return DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
