@@ -24,6 +24,7 @@ class SiteAssignment:
         training: names of its training cases.
         test: names of its held-out cases.
         modalities: what its scanner delivers, as canonical names or aliases; stored canonical, in canonical order.
+        validation: names of those training cases that choose the model: fold 0 leaves them out. None: nnU-Net's folds.
 
     Raises:
         DatasetError: the name cannot be part of a folder's name.
@@ -34,6 +35,7 @@ class SiteAssignment:
     training: tuple[str, ...]
     test: tuple[str, ...] = ()
     modalities: tuple[str, ...] = BRATS_MODALITIES
+    validation: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _SITE_NAME.fullmatch(self.name):
@@ -92,11 +94,13 @@ def check_assignments(sites: Sequence[SiteAssignment], cases: Mapping[str, Case]
 def _check_site(site: SiteAssignment, names: Sequence[str]) -> None:
     if names.count(site.name) > 1:
         raise DatasetError(f"Site {site.name} is given twice", expected="every site once", found=", ".join(names))
-    if not site.training:
+    if not set(site.training) - set(site.validation):
+        others = (("validation", site.validation), ("test", site.test))
+        found = [f"{len(cases)} {kind} cases: {_shortened(cases)}" for kind, cases in others if cases]
         raise DatasetError(
             f"Site {site.name} has no training case",
             expected="at least one training case",
-            found=f"{len(site.test)} test cases: {_shortened(site.test)}" if site.test else "no case at all",
+            found="; ".join(found) or "no case at all",
             remedy="assign cases to the site or leave the site out",
         )
 

@@ -14,7 +14,7 @@ from dataset_conversion.layouts import Layout, find_layout
 from dataset_conversion.partial import check_absent, complete_folder, writing_to
 from dataset_conversion.splits import one_site
 from dataset_conversion.validation import cases_at_sites, validate
-from dataset_conversion.writing import write_cases, write_dataset_json
+from dataset_conversion.writing import write_cases, write_dataset_json, write_splits
 from nnunet_fedmepd.errors import ConfigurationError
 
 FIRST_ID = 500
@@ -90,6 +90,7 @@ def convert_cases(
         write_cases(at_sites, folders, workers=workers)
         for site in sites:
             write_dataset_json(folders[site.name], site, layout.name, absent, regions=regions)
+            write_splits(folders[site.name], site)
     return list(targets.values())
 
 

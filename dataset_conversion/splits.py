@@ -20,7 +20,7 @@ from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 
 ALL_IN_ONE = "all"
 
-_SPLITS = ("train", "test")
+_SPLITS = ("train", "val", "test")
 
 
 def one_site(cases: Iterable[str]) -> list[SiteAssignment]:
@@ -60,9 +60,10 @@ def split_as_published(layout: Layout, cases: Sequence[str]) -> list[SiteAssignm
 
 
 def split_by_table(table: Path) -> list[SiteAssignment]:
-    """Return the sites of a CSV with a header and the columns `case`, `site` and, if wanted, `split` (train or test).
+    """Return the sites of a CSV with a header and the columns `case`, `site` and, if wanted, `split`.
 
-    Other columns are ignored; an empty `split` means train.
+    A split is train, val (left out of training in fold 0, to choose the model) or test; an empty one means train. Other
+    columns are ignored.
 
     Raises:
         DatasetError: no such file, a column missing, a row incomplete, a case listed twice, an unknown split.
@@ -84,7 +85,12 @@ def split_by_table(table: Path) -> list[SiteAssignment]:
         members[site, split].append(case)
     sites = {site for site, _ in members}
     return in_site_order(
-        SiteAssignment(site, tuple(members.get((site, "train"), ())), tuple(members.get((site, "test"), ())))
+        SiteAssignment(
+            site,
+            (*members.get((site, "train"), ()), *members.get((site, "val"), ())),
+            tuple(members.get((site, "test"), ())),
+            validation=tuple(members.get((site, "val"), ())),
+        )
         for site in sites
     )
 
@@ -103,7 +109,7 @@ def _table_row(table: Path, line: int, row: Mapping[str, str]) -> tuple[str, str
             )
     if split not in _SPLITS:
         raise DatasetError(
-            "Unknown split", case=case, file=f"{table}, line {line}", expected=" or ".join(_SPLITS), found=split
+            "Unknown split", case=case, file=f"{table}, line {line}", expected=", ".join(_SPLITS), found=split
         )
     return case, site, split
 
@@ -140,6 +146,7 @@ def _hold_out(site: SiteAssignment, fraction: float, seed: int, layout: Layout) 
         site,
         training=tuple(case for case in site.training if layout.patient(case) not in held_out),
         test=tuple(case for case in site.training if layout.patient(case) in held_out),
+        validation=tuple(case for case in site.validation if layout.patient(case) not in held_out),
     )
 
 

@@ -93,6 +93,14 @@ def write_dataset_json(
     (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
+def write_splits(folder: Path, site: SiteAssignment) -> None:
+    """Write a site's `splits_final.json`, a single fold, where its validation cases were chosen."""
+    if site.validation:
+        training = [case for case in site.training if case not in site.validation]
+        splits = [{"train": sorted(training), "val": sorted(site.validation)}]
+        (folder / "splits_final.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+
+
 def _region_labels() -> dict[str, Any]:
     regions = {name: list(labels) for name, labels in BRATS_REGIONS.items()}
     return {"labels": {"background": 0, **regions}, "regions_class_order": list(BRATS_REGIONS_CLASS_ORDER)}

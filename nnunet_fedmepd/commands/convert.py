@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         metavar="CSV|institution|paper",
-        help="who has which cases: a table case,site[,split], the institution in the names (brats2018), or the eight "
-        "sites and the lead of the publication (brats2018, brats2020); without it one dataset holds all cases",
+        help="who has which cases: a table case,site[,split] with the splits train, val and test, the institution in "
+        "the names (brats2018), or the eight sites and the lead of the publication (brats2018, brats2020); without it "
+        "one dataset holds all cases",
     )
     parser.add_argument(
         "--modalities",
@@ -95,8 +96,11 @@ def _summary(dataset: Path) -> str:
     channels = len(description["channel_names"])
     images = len(list((dataset / "imagesTs").glob("*")))
     labels = len(list((dataset / "labelsTs").glob("*")))
+    splits = dataset / "splits_final.json"
+    validation = len(json.loads(splits.read_text(encoding="utf-8"))[0]["val"]) if splits.is_file() else 0
+    of_these = f" ({validation} of them for validation)" if validation else ""
     absent = sum(len(scans) for scans in description["fedmepd"]["absent_scans"].values())
     return (
-        f"{dataset}: {description['numTraining']} training cases, {images // channels} test cases ({labels} with "
-        f"segmentation), {'+'.join(description['channel_names'].values())}, {absent} scans absent"
+        f"{dataset}: {description['numTraining']} training cases{of_these}, {images // channels} test cases "
+        f"({labels} with segmentation), {'+'.join(description['channel_names'].values())}, {absent} scans absent"
     )

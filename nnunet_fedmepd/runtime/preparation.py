@@ -16,6 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.federation.roster import Model
+from nnunet_fedmepd.nnunet_plugin.folds import find_fold
 from nnunet_fedmepd.nnunet_plugin.initial_model import initial_model
 from nnunet_fedmepd.nnunet_plugin.modality_plan import owned_modalities, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
@@ -107,6 +108,7 @@ def _check_site(files: SiteFiles, federation: Federation) -> None:
     folder = files.plans.parent / _data_identifier(plans, configuration)
     if not folder.is_dir() or not any(folder.iterdir()):
         raise ConfigurationError(f"{folder} holds no preprocessed cases")
+    find_fold(files.plans.parent, folder, federation.run.fold)
 
 
 def _differing_plans(files: Mapping[str, SiteFiles], federation: Federation) -> list[str]:

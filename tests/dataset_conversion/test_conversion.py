@@ -213,6 +213,15 @@ def test_held_out_cases_go_to_the_test_folders_and_do_not_count_as_training(rele
     assert description(dataset)["numTraining"] == 1
 
 
+def test_validation_cases_are_training_cases_of_a_fold_of_their_own(release: SmallRelease, raw: Path) -> None:
+    for case in (ONE, TWO, THREE):
+        release.add(case)
+    site = SiteAssignment("a", (ONE, TWO), (THREE,), validation=(TWO,))
+    (dataset,) = convert_brats("brats2020", release.root, raw, [site])
+    assert names(dataset / "labelsTr") == [f"{ONE}.nii.gz", f"{TWO}.nii.gz"]
+    assert json.loads((dataset / "splits_final.json").read_text()) == [{"train": [ONE], "val": [TWO]}]
+
+
 def test_dataset_ids_ascend_from_the_lead_on_and_then_by_site_name(release: SmallRelease, raw: Path) -> None:
     cases = [f"BraTS20_Training_00{n}" for n in range(1, 5)]
     for case in cases:

@@ -37,6 +37,11 @@ def test_table_says_who_has_which_cases_and_which_are_held_out(tmp_path: Path) -
     ]
 
 
+def test_validation_cases_of_a_table_are_training_cases_that_choose_the_model(tmp_path: Path) -> None:
+    file = table(tmp_path, "case,site,split", "one,a,train", "two,a,val", "three,a,test")
+    assert split_by_table(file) == [SiteAssignment("a", ("one", "two"), ("three",), validation=("two",))]
+
+
 def test_table_written_by_a_spreadsheet_begins_with_a_mark(tmp_path: Path) -> None:
     file = tmp_path / "sites.csv"
     file.write_bytes(b"\xef\xbb\xbfcase,site\r\none,a\r\n")
@@ -52,7 +57,7 @@ def test_table_written_by_a_spreadsheet_begins_with_a_mark(tmp_path: Path) -> No
         (["case,site", "one,a", "one,b"], r"Duplicate case\n  case: one\n.*sites.csv, line 3\n.*\n.*in line 2"),
         (["case,site", "one,"], r"A row without a site\n  case: one\n.*sites.csv, line 2"),
         (["case,site", ",a"], r"A row without a case\n.*sites.csv, line 2"),
-        (["case,site,split", "one,a,val"], r"Unknown split\n  case: one\n.*line 2\n.*train or test\n  found: val"),
+        (["case,site,split", "one,a,dev"], r"Unknown split\n  case: one\n.*line 2\n.*train, val, test\n  found: dev"),
     ],
 )
 def test_table_with_a_fault_is_refused_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
