@@ -63,6 +63,7 @@ def read_record(
     return RunRecord(
         path=folder.path,
         headline=headline,
+        finished=folder.status()["state"] == "finished",
         federation=federation,
         sites=sites,
         turns=turns,

@@ -17,12 +17,11 @@ def project(anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (N, 2) principal components of N anchors (N, C), and the share of variance that each explains."""
     from sklearn.decomposition import PCA
 
-    n_components = min(2, *anchors.shape)
-    pca = PCA(n_components)
-    points = np.zeros((len(anchors), 2))
-    points[:, :n_components] = pca.fit_transform(anchors)
-    shares = np.zeros(2)
-    shares[:n_components] = np.nan_to_num(pca.explained_variance_ratio_)
+    points, shares, n_components = np.zeros((len(anchors), 2)), np.zeros(2), min(2, *anchors.shape)
+    if len(anchors) > 1:
+        pca = PCA(n_components)
+        points[:, :n_components] = pca.fit_transform(anchors)
+        shares[:n_components] = np.nan_to_num(pca.explained_variance_ratio_)
     return points, shares
 
 

@@ -58,6 +58,7 @@ class RunRecord:
     Attributes:
         path: its folder.
         headline: what it is doing, in one line.
+        finished: whether it has ended.
         federation: its file.
         sites: who trains, in the order of the file.
         turns: the journal's lines of turns that were taken, in their order.
@@ -76,6 +77,7 @@ class RunRecord:
 
     path: Path
     headline: str
+    finished: bool
     federation: Federation
     sites: Sequence[str]
     turns: Sequence[Mapping[str, Any]]

@@ -110,9 +110,13 @@ def _by_site(record: RunRecord, key: str) -> dict[str, np.ndarray]:
 
 
 def _when(record: RunRecord) -> str:
-    finished = record.last_round >= record.federation.rounds
-    return "This command does it:" if finished else "Once the run has ended, this command does it:"
+    return "This command does it:" if record.finished else "Once the run has ended, this command does it:"
 
 
 def _evaluate(record: RunRecord) -> str:
-    return f"fedmepd evaluate {shlex.quote(str(record.path))}"
+    words = ["fedmepd", "evaluate", str(record.path)]
+    if record.evaluation.checkpoint != "final":
+        words += ["--checkpoint", record.evaluation.checkpoint]
+    if record.evaluation.split != "test":
+        words += ["--split", record.evaluation.split]
+    return shlex.join(words)
