@@ -59,23 +59,25 @@ class FinishedRun:
             ConfigurationError: there are no validation cases, a dataset is not in nnUNet_raw, or nobody holds out any.
             RunError: a model is gone, or replaced by that of another run.
         """
-        if "best" in checkpoint or split == "val":
+        if checkpoint == "best" or split == "val":
             self._check_validation(checkpoint)
-        models = [
-            SiteModel(site.name, self._model(site.name, checkpoint), self._held_out(site.dataset, split))
-            for site in self.federation.site
-            if site.name in self.results
-        ]
-        if not any(model.held_out.cases for model in models):
-            raise ConfigurationError(
-                "No site has cases to evaluate on: expected images in imagesTs and reference segmentations in labelsTs "
-                "of the sites' datasets in nnUNet_raw. `fedmepd convert` puts there what its table calls 'test'."
-            )
-        return models
+        held_out = find_held_out(self.federation, split)
+        return [SiteModel(site, self.model(site, checkpoint), held_out[site]) for site in self.results]
 
-    def dataset(self, site: str) -> str:
-        """Return the full name of a site's nnU-Net dataset."""
-        return _full_name(self.federation.site_named(site).dataset)
+    def model(self, site: str, checkpoint: str) -> TrainedModel:
+        """Return a site's model; results folders may have moved, together with nnUNet_results.
+
+        Raises:
+            RunError: it is gone, or replaced by that of another run.
+        """
+        here = results_folder(full_name(self.federation.site_named(site).dataset), self.federation)
+        for folder in (here, self.results[site]):
+            if (folder / OWNER).is_file() and read_json(folder / OWNER)["run_id"] == self.run_id:
+                return TrainedModel(folder, checkpoint)
+        raise RunError(
+            f"The model of site {site!r} is gone: neither {here} nor {self.results[site]} holds one of this run. Was "
+            "it replaced by another training? Set nnUNet_results to where the models are, or run the federation again."
+        )
 
     def _check_validation(self, checkpoint: str) -> None:
         if self.federation.run.fold == "all":
@@ -86,22 +88,26 @@ class FinishedRun:
                 "may say which cases are for validation (split 'val'); otherwise nnU-Net takes a fifth of 5 or more."
             )
 
-    def _held_out(self, dataset: int | str, split: str) -> HeldOut:
-        vocabulary, fold = self.federation.vocabulary, self.federation.run.fold
-        if split == "test":
-            return find_test_cases(_full_name(dataset), vocabulary)
-        return find_validation_cases(_full_name(dataset), vocabulary, int(fold))
 
-    def _model(self, site: str, checkpoint: str) -> TrainedModel:
-        """Return a site's model; results folders may have moved, together with nnUNet_results."""
-        here = results_folder(self.dataset(site), self.federation)
-        for folder in (here, self.results[site]):
-            if (folder / OWNER).is_file() and read_json(folder / OWNER)["run_id"] == self.run_id:
-                return TrainedModel(folder, checkpoint)
-        raise RunError(
-            f"The model of site {site!r} is gone: neither {here} nor {self.results[site]} holds one of this run. Was "
-            "it replaced by another training? Set nnUNet_results to where the models are, or run the federation again."
+def find_held_out(federation: Federation, split: str) -> dict[str, HeldOut]:
+    """Return the held-out cases of every site.
+
+    Raises:
+        ConfigurationError: a dataset is not in nnUNet_raw, or no site holds out any case.
+    """
+    vocabulary, fold = federation.vocabulary, federation.run.fold
+    held_out = {
+        site.name: find_test_cases(full_name(site.dataset), vocabulary)
+        if split == "test"
+        else find_validation_cases(full_name(site.dataset), vocabulary, int(fold))
+        for site in federation.site
+    }
+    if not any(own.cases for own in held_out.values()):
+        raise ConfigurationError(
+            "No site has cases to evaluate on: expected images in imagesTs and reference segmentations in labelsTs "
+            "of the sites' datasets in nnUNet_raw. `fedmepd convert` puts there what its table calls 'test'."
         )
+    return held_out
 
 
 def open_finished_run(path: Path) -> FinishedRun:
@@ -118,11 +124,17 @@ def open_finished_run(path: Path) -> FinishedRun:
         )
     known: dict[str, Any] = read_json(path / "run.json")
     federation = Federation.model_validate(known["identity"]["federation"])
-    results = {site: Path(folder) for site, folder in status["results"].items()}
+    folders = status["results"]
+    results = {site.name: Path(folders[site.name]) for site in federation.site if site.name in folders}
     return FinishedRun(path, known["run_id"], federation, results)
 
 
-def _full_name(dataset: int | str) -> str:
+def full_name(dataset: int | str) -> str:
+    """Return the full name of an nnU-Net dataset.
+
+    Raises:
+        ConfigurationError: there is none of this number.
+    """
     try:
         return str(maybe_convert_to_dataset_name(dataset))
     except RuntimeError as error:
