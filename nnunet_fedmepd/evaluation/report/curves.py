@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from nnunet_fedmepd.evaluation.report.blocks import Picture, drawing
@@ -10,10 +12,14 @@ from nnunet_fedmepd.evaluation.report.style import legend_below, light_frame, li
 
 # From here on single rounds hide the course of things: a running mean is drawn, rounds are pale.
 _MANY_ROUNDS = 60
+# A line has at most about this many points: more make the page large, and no picture shows them.
+_POINTS = 200
+# The pale lines of all sites become one image, below everything else.
+_PALE, _RASTERIZED_BELOW = 0.1, 0.2
 
 
 def draw_curves(
-    record: RunRecord, values: dict[str, np.ndarray], label: str, caption: str, from_zero: bool = True
+    record: RunRecord, values: Mapping[str, np.ndarray], label: str, from_zero: bool = True, noisy: bool = True
 ) -> Picture:
     """Draw site -> (rounds,) numbers, NaN where there is none.
 
@@ -21,8 +27,8 @@ def draw_curves(
         record: of the run.
         values: to draw.
         label: of the vertical axis.
-        caption: below the picture.
         from_zero: whether the vertical axis starts at 0.
+        noisy: whether many rounds are drawn as a running mean.
     """
     figure = new_figure(5.4, 3.4)
     panel = figure.subplots()
@@ -30,10 +36,10 @@ def draw_curves(
     rounds = np.arange(1, record.last_round + 1)
     for site, numbers in values.items():
         style, shown = styles[site], numbers
-        if len(rounds) > _MANY_ROUNDS:
-            panel.plot(rounds, numbers, color=style["color"], alpha=0.2, linewidth=0.6)
+        if noisy and len(rounds) > _MANY_ROUNDS:
+            panel.plot(rounds, numbers, color=style["color"], alpha=0.2, linewidth=0.6, zorder=_PALE)
             shown = running_mean(numbers, len(rounds) // 20)
-        known = np.isfinite(shown)
+        known = np.isfinite(shown) & (rounds % (1 + len(rounds) // _POINTS) == 0)
         name = f"{site} (lead)" if record.is_lead(site) else site
         marker = "." if len(rounds) <= 20 else None
         panel.plot(rounds[known], shown[known], label=name, marker=marker, **{"linewidth": 1.4, **style})
@@ -42,14 +48,19 @@ def draw_curves(
     if from_zero:
         panel.set_ylim(bottom=0)
     light_frame(panel)
+    panel.set_rasterization_zorder(_RASTERIZED_BELOW)
     legend_below(figure, panel)
-    return drawing(figure, f"{label} of every site over the rounds", caption)
+    return drawing(figure, f"{label} of every site over the rounds")
 
 
 def running_mean(values: np.ndarray, half_width: int) -> np.ndarray:
-    """Return, for each round, the mean over the rounds at most `half_width` away; NaN does not count."""
+    """Return the mean over the values at most `half_width` away, fewer near the ends: as many on either side.
+
+    NaN stays NaN and does not count, as if it were not in the row.
+    """
     known = np.isfinite(values)
-    window = np.ones(2 * half_width + 1)
-    sums = np.convolve(np.where(known, values, 0.0), window)[half_width : half_width + len(values)]
-    counts = np.convolve(known.astype(float), window)[half_width : half_width + len(values)]
-    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    sums, places = np.concatenate([[0.0], np.cumsum(values[known])]), np.arange(known.sum())
+    reach = np.minimum(half_width, np.minimum(places, places[::-1]))
+    result = np.full(len(values), np.nan)
+    result[known] = (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    return result

@@ -85,7 +85,7 @@ def _filters_blocks(record: RunRecord) -> list[Block]:
     overall = {site: 100 * overall_share(record, site) for site in sites}
     return [
         Paragraph(rule),
-        Gallery([draw_curves(record, overall, "% of filters personal", "")]),
+        Gallery([draw_curves(record, overall, "% of filters personal", noisy=False)]),
         Gallery(
             [draw_personal_filters(record, site, largest) for site in sites],
             "Share by decoder layer, from the coarsest scale (top) to the output; grey: the site did not train",
@@ -109,7 +109,7 @@ def _agreement_blocks(record: RunRecord) -> list[Block]:
     )
     return [
         Paragraph(text),
-        Gallery([draw_agreement(record, sites), draw_curves(record, curves, "mean agreement", "", from_zero=False)]),
+        Gallery([draw_agreement(record, sites), draw_curves(record, curves, "mean agreement", from_zero=False)]),
     ]
 
 

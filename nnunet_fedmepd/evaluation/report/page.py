@@ -25,7 +25,7 @@ from nnunet_fedmepd.evaluation.report.result_sections import (
     traffic_section,
 )
 from nnunet_fedmepd.evaluation.report.scores import means_of_cases
-from nnunet_fedmepd.evaluation.report.traffic import MEGABYTE
+from nnunet_fedmepd.evaluation.report.traffic import size
 from nnunet_fedmepd.federation.storage import write_atomically
 
 SECTIONS = (
@@ -80,7 +80,7 @@ def facts(record: RunRecord) -> Iterator[tuple[str, str]]:
     if any(turn.get("personal") for turn in record.turns):
         shares = [_last(overall_share(record, site)) for site in record.sites if not record.is_lead(site)]
         yield "personal filters at the sites", f"{np.nanmean(shares):.1%}"
-    yield "MB sent by all sites", f"{sum(turn['bytes_sent'] for turn in record.turns) / MEGABYTE:.1f}"
+    yield "sent by all sites", size(sum(turn["bytes_sent"] for turn in record.turns))
 
 
 def _last(values: np.ndarray) -> float:

@@ -49,8 +49,8 @@ def curves_section(record: RunRecord) -> Section:
     if not record.turns:
         return Section("curves", "Training", [Missing("No site has finished a round yet.")])
     pictures = [
-        draw_curves(record, _by_site(record, "train_loss"), "training loss", "", from_zero=False),
-        draw_curves(record, _by_site(record, "pseudo_dice"), "pseudo Dice", ""),
+        draw_curves(record, _by_site(record, "train_loss"), "training loss", from_zero=False),
+        draw_curves(record, _by_site(record, "pseudo_dice"), "pseudo Dice"),
     ]
     on_training = record.federation.run.fold == "all"
     data = "the training cases themselves (the run uses all cases)" if on_training else "the fold's validation cases"
@@ -67,9 +67,9 @@ def traffic_section(record: RunRecord) -> Section:
         return Section("traffic", "Traffic and time", [Missing("No site has finished a round yet.")])
     sent = {site: values / MEGABYTE for site, values in _by_site(record, "bytes_sent").items()}
     blocks: list[Block] = [traffic_table(record)]
-    pictures = [draw_curves(record, _by_site(record, "seconds"), "seconds a round", "")]
+    pictures = [draw_curves(record, _by_site(record, "seconds"), "seconds a round")]
     if any(np.nansum(values) > 0 for values in sent.values()):
-        pictures.insert(0, draw_curves(record, sent, "MB sent a round", ""))
+        pictures.insert(0, draw_curves(record, sent, "MB sent a round", noisy=False))
     else:
         blocks.append(Paragraph("Nothing is exchanged in this run: every site trains alone."))
     return Section("traffic", "Traffic and time", [*blocks, Gallery(pictures)])

@@ -27,6 +27,12 @@ def traffic_table(record: RunRecord) -> Table:
     return Table(header, rows, "Megabytes sent to the coordinator, and time for training, of each site")
 
 
+def size(n_bytes: float) -> str:
+    """Return an amount of data as people say it."""
+    megabytes = n_bytes / MEGABYTE
+    return f"{megabytes:.1f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people say it."""
     minutes = seconds / 60

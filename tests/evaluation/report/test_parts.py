@@ -41,8 +41,8 @@ def test_mean_agreement_is_over_the_last_ten_judgements_and_knows_no_layer_witho
     np.testing.assert_allclose(means, [-0.05 * np.mean(range(11, 21)), 0.25, np.nan])
 
 
-def test_a_running_mean_leaves_gaps_out():
-    np.testing.assert_allclose(running_mean(np.array([1, np.nan, 3, 5.0]), 1), [1, 2, 4, 4])
+def test_a_running_mean_leaves_gaps_out_and_does_not_bend_at_the_ends():
+    np.testing.assert_allclose(running_mean(np.array([1, np.nan, 3, 8.0]), 1), [1, np.nan, 4, 8])
     assert np.isnan(running_mean(np.full(3, np.nan), 1)).all()
 
 
