@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.nnunet_plugin.registration import register
 
@@ -39,9 +41,11 @@ class TrainedModel:
         """Return a SHA-256 of the checkpoint."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
-    def epochs(self) -> int:
-        """Return after how many epochs of training it was saved."""
-        return int(torch.load(self.file, map_location="cpu", weights_only=False)["current_epoch"])
+    def steps(self) -> int:
+        """Return after how many training steps it was saved."""
+        epochs = torch.load(self.file, map_location="cpu", weights_only=False)["current_epoch"]
+        plans = json.loads((self.folder.parent / "plans.json").read_text())
+        return int(epochs) * TrainingSettings.from_plans(plans, environment={}).num_iterations_per_epoch
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,19 @@ def run_federation(federation: Federation, folder: Path, console: Console, overw
             LocalRun(prepared, run_id, run_folder, progress).run()
 
 
+def is_finished(federation: Federation, folder: Path) -> bool:
+    """Return whether a run of this federation has ended there.
+
+    Raises:
+        RunError: the folder holds another run that has ended.
+    """
+    run_folder = RunFolder(folder)
+    if not (folder / "status.json").is_file() or run_folder.status()["state"] != "finished":
+        return False
+    run_folder.open(identity(prepare(federation)), flat_differences)
+    return True
+
+
 def _refuse_overrides() -> None:
     if variables := overriding_variables():
         raise ConfigurationError(

@@ -1,0 +1,80 @@
+"""`fedmepd compare`: several methods on the same sites, plans and splits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from nnunet_fedmepd.config.loading import load_federation
+from nnunet_fedmepd.config.methods import parse_methods
+from nnunet_fedmepd.errors import ConfigurationError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("file", help="federation file (TOML), or the name of a shipped recipe; planned before")
+    parser.add_argument(
+        "--methods",
+        default="local,fedavg,fedmema,fedmepd,pooled",
+        metavar="A,B,...",
+        help="variants; `pooled` trains on the data of all sites; VARIANT:KEY=VALUE changes a value, such as "
+        "fedmepd:method.anchors=false; NAME=... names a method, or takes another file (default: %(default)s)",
+    )
+    parser.add_argument("--seeds", default="1", metavar="1,2,...", help="of the trainings (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder; the same command goes on with it")
+    parser.add_argument("--baseline", help="method that the others are tested against (local, or the first)")
+    parser.add_argument("--pooled-factor", type=int, default=3, help="pooled trains so many times longer (%(default)s)")
+    parser.add_argument("--rounds", type=int, help="instead of the file's number, to try it")
+    parser.add_argument("--workers", type=int, help="sites that train at the same time, instead of the file's number")
+    parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
+    parser.add_argument("--mirroring", action="store_true", help="predict mirrored images, too: up to 8 times slower")
+    parser.add_argument("--show", action="store_true", help="train nothing: show what has ended so far")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and evaluate what is not done yet; print the tables and draw the figure."""
+    from nnunet_fedmepd.evaluation.comparison import compare
+    from nnunet_fedmepd.evaluation.comparison_views import comparison_table, draw_comparison
+    from nnunet_fedmepd.runtime.comparing import Comparison
+    from nnunet_fedmepd.runtime.evaluating import Predicting
+    from nnunet_fedmepd.runtime.workers import default_device
+
+    console = Console(soft_wrap=True, highlight=False)
+    federation = load_federation(args.file).on(args.devices, args.workers)
+    if args.rounds is not None:
+        federation = federation.shortened(args.rounds)
+    methods, out = parse_methods(args.methods, federation), args.out.resolve()
+    baseline = _baseline(args.baseline, [method.name for method in methods])
+    device = next(iter(federation.run.devices), default_device())
+    comparison = Comparison(
+        methods, _seeds(args.seeds), out, Predicting(device, args.mirroring), args.pooled_factor, console
+    )
+    if federation.run.fold == "all":
+        console.print("run.fold is 'all': without validation cases, methods are compared at the end of training only.")
+    rows = comparison.collect() if args.show else comparison.run()
+    if not rows:
+        raise ConfigurationError(f"Nothing has ended in {out} yet; start the command without --show.")
+    results = compare(rows, baseline)
+    for checkpoint in comparison.checkpoints:
+        console.print(comparison_table(results, checkpoint, baseline))
+    figure = draw_comparison(results, out / "comparison.png")
+    console.print(f"every score: {comparison.table}\nfigure: {figure}")
+    return 0
+
+
+def _baseline(asked: str | None, names: list[str]) -> str:
+    if asked is not None and asked not in names:
+        raise ConfigurationError(f"The baseline {asked!r} is none of the methods; expected one of {', '.join(names)}.")
+    return asked or ("local" if "local" in names else names[0])
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--seeds {text!r}: expected whole numbers, separated by commas.") from None
+    if len(set(seeds)) < len(seeds):
+        raise ConfigurationError(f"--seeds {text!r}: a seed is named twice.")
+    return seeds

@@ -1,0 +1,174 @@
+"""Runs several methods, each with several seeds, on the same sites; evaluates every one as it ends.
+
+OUT/METHOD/seed_SEED/run/               as of `fedmepd run`, with the evaluation of `fedmepd evaluate` in it
+OUT/METHOD/seed_SEED/nnUNet_results/    its models
+OUT/pooled_data/                        preprocessed datasets of several sites together
+OUT/comparison.csv                      every score so far
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.config.loading import parse_federation
+from nnunet_fedmepd.config.methods import Method
+from nnunet_fedmepd.errors import FedMEPDError
+from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
+from nnunet_fedmepd.evaluation.tables import EvaluationFolder
+from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites
+from nnunet_fedmepd.runtime.finished_run import SiteModel, find_held_out, open_finished_run
+from nnunet_fedmepd.runtime.pooling import PooledFederation, pool_sites
+from nnunet_fedmepd.runtime.preparation import prepare
+from nnunet_fedmepd.runtime.running import is_finished, run_federation
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method with one seed.
+
+    Attributes:
+        method: what is run.
+        seed: of the training; data, splits and plans do not depend on it.
+        folder: where it lies.
+    """
+
+    method: Method
+    seed: int
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder / "run"
+
+    @property
+    def federation(self) -> Federation:
+        """What is run; nnU-Net's validation after training is left out, for the test cases are scored anyway."""
+        file = self.method.federation.model_dump()
+        changes = {"seed": self.seed, "training": {**file["training"], "final_validation": False}}
+        return parse_federation({**file, **changes}, f"method {self.method.name}")
+
+
+class Comparison:
+    """Several methods and seeds in one folder, which remembers what is done.
+
+    Args:
+        methods: on the same sites, plans and folds.
+        seeds: of the trainings.
+        out: the folder.
+        predicting: how held-out cases are predicted.
+        pooled_factor: how many times longer than a site pooled data are trained on.
+        console: for progress.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        seeds: Sequence[int],
+        out: Path,
+        predicting: Predicting,
+        pooled_factor: int,
+        console: Console,
+    ) -> None:
+        self.out, self._predicting, self._factor, self._console = out, predicting, pooled_factor, console
+        # Seed by seed, so that an interrupted comparison has all methods with some seeds, not the other way round.
+        self.trials = [Trial(m, seed, out / m.name / f"seed_{seed}") for seed in seeds for m in methods]
+        first = methods[0].federation
+        self._held_out = find_held_out(first, "test")
+        self.checkpoints = ("final",) if first.run.fold == "all" else ("final", "best")
+
+    @property
+    def table(self) -> Path:
+        """Every score so far."""
+        return self.out / "comparison.csv"
+
+    def run(self) -> list[TrialScore]:
+        """Run and evaluate what is not done yet, and return all scores.
+
+        Raises:
+            ConfigurationError: the sites are not planned, or a fold cannot be made.
+            RunError: a folder holds a run with other settings, or is in use.
+        """
+        scores: list[TrialScore] = []
+        for number, trial in enumerate(self.trials, 1):
+            self._console.rule(f"{trial.method.name}, seed {trial.seed} ({number} of {len(self.trials)})")
+            scores += self._finish(trial)
+            write_comparison(self.table, scores)
+        return scores
+
+    def collect(self) -> list[TrialScore]:
+        """Return the scores of the trials that have ended, without training anything."""
+        ended = [trial for trial in self.trials if self._has_ended(trial)]
+        scores = [score for trial in ended for score in self._finish(trial)]
+        write_comparison(self.table, scores)
+        return scores
+
+    def _has_ended(self, trial: Trial) -> bool:
+        try:
+            open_finished_run(trial.run)
+        except FedMEPDError:
+            return False
+        return True
+
+    def _finish(self, trial: Trial) -> list[TrialScore]:
+        if not trial.method.pooled:
+            with nnunet_folders(nnUNet_results=trial.folder / "nnUNet_results"):
+                self._train(trial.federation, trial)
+                return self._evaluate(trial, {site.name: site.name for site in trial.federation.site})
+        pools = self._pools(trial)
+        folders = {"nnUNet_preprocessed": self._pooled_data, "nnUNet_results": trial.folder / "nnUNet_results"}
+        with nnunet_folders(**folders):
+            self._train(pools.federation, trial)
+            return self._evaluate(trial, dict(pools.pool_of))
+
+    @property
+    def _pooled_data(self) -> Path:
+        return self.out / "pooled_data"
+
+    def _pools(self, trial: Trial) -> PooledFederation:
+        return pool_sites(prepare(trial.federation), self._pooled_data, self._factor)
+
+    def _train(self, federation: Federation, trial: Trial) -> None:
+        if not is_finished(federation, trial.run):
+            run_federation(federation, trial.run, self._console)
+
+    def _evaluate(self, trial: Trial, model_of: dict[str, str]) -> list[TrialScore]:
+        """Score every site's cases with the model that the trial has for the site."""
+        ended, rows = open_finished_run(trial.run), []
+        for checkpoint in self.checkpoints:
+            targets = [
+                SiteModel(site, ended.model(model, checkpoint), self._held_out[site])
+                for site, model in model_of.items()
+                if model in ended.results
+            ]
+            steps = {target.site: target.model.steps() for target in targets}
+            folder = EvaluationFolder(trial.run, checkpoint)
+            rows += [
+                TrialScore(trial.method.name, trial.seed, checkpoint, steps[score.site], score)
+                for score in evaluate_sites(targets, folder, self._predicting, self._console)
+            ]
+        return rows
+
+
+@contextmanager
+def nnunet_folders(**folders: Path) -> Iterator[None]:
+    """Set some of nnU-Net's environment variables for a while, for this process and those that it starts."""
+    before = {name: os.environ.get(name) for name in folders}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
