@@ -52,10 +52,16 @@ class FilterSubset:
     masks: Mapping[str, Tensor]
 
 
-def filter_matrix(parameters: Mapping[str, Tensor], group: FilterGroup) -> Float[Tensor, "F D"]:
+def filter_matrix(
+    parameters: Mapping[str, Tensor], group: FilterGroup, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "F D"]:
     """Return the filters of a group as rows: the members' slices, flattened and concatenated in the members' order."""
-    rows = [parameters[name].movedim(axis, 0).reshape(group.n_filters, -1) for name, axis in group.members]
-    return torch.cat(rows, 1)
+    parts = [parameters[name].movedim(axis, 0) for name, axis in group.members]
+    rows = torch.empty(group.n_filters, sum(part[0].numel() for part in parts), dtype=dtype)
+    columns = rows.split([part[0].numel() for part in parts], 1)
+    for own, part in zip(columns, parts, strict=True):
+        own.unflatten(1, part.shape[1:] or (1,)).copy_(part if part.ndim > 1 else part[:, None])
+    return rows
 
 
 def along_axis(values: Shaped[Tensor, " F"], axis: int, ndim: int) -> Tensor:

@@ -155,9 +155,10 @@ def personalize(
         lead = leave_one_out(lead, site, groups, evidence.own_share)
     lead_average = average_updates(state.lead_average, lead, settings.update_memory)
     site_average = average_updates(state.site_average, site, settings.update_memory)
-    cosines = agreement(lead_average, site_average, groups)
+    compared = compare(lead, site, groups)
+    cosines = agreement(lead_average, site_average, groups) if settings.update_memory > 0 else compared.cosines
     judged = beyond_noise(cosines, site, groups, settings.noise_margin)
-    judged_state = update(state, judged, norms(lead, groups), norms(site, groups), evidence.case_share, settings)
+    judged_state = update(state, judged, compared.lead_norms, compared.site_norms, evidence.case_share, settings)
     if settings.update_memory > 0:
         judged_state = replace(judged_state, lead_average=lead_average, site_average=site_average)
     return judged_state, cosines
@@ -171,25 +172,45 @@ def agreement(
     Raises:
         ParameterError: an update is not finite.
     """
-    lead_norms, site_norms = norms(lead_update, groups), norms(site_update, groups)
-    cosines = {}
-    for group in groups:
-        dots = (filter_matrix(lead_update, group).double() * filter_matrix(site_update, group).double()).sum(1)
-        cosines[group.name] = _ratio(dots, lead_norms[group.name] * site_norms[group.name]).clamp(-1, 1)
-    return cosines
+    return compare(lead_update, site_update, groups).cosines
 
 
-def norms(updates: Mapping[str, Tensor], groups: Sequence[FilterGroup]) -> dict[str, Tensor]:
-    """Return group name -> (F,) float64 Euclidean norm of each filter's update.
+@dataclass(frozen=True)
+class Comparison:
+    """Two updates of every filter beside each other: group name -> (F,) float64.
+
+    Attributes:
+        cosines: of the two; 0 where one of them is zero.
+        lead_norms, site_norms: Euclidean norms.
+    """
+
+    cosines: dict[str, Tensor]
+    lead_norms: dict[str, Tensor]
+    site_norms: dict[str, Tensor]
+
+
+def compare(
+    lead_update: Mapping[str, Tensor], site_update: Mapping[str, Tensor], groups: Sequence[FilterGroup]
+) -> Comparison:
+    """Return how two updates of every filter compare; each is turned into rows of float64 once.
 
     Raises:
         ParameterError: an update is not finite.
     """
-    result = {group.name: torch.linalg.vector_norm(filter_matrix(updates, group).double(), dim=1) for group in groups}
-    for name, norm in result.items():
-        if not bool(norm.isfinite().all()):
-            raise ParameterError(f"The update of filter group {name!r} is not finite; has the training diverged?")
+    result = Comparison({}, {}, {})
+    for group in groups:
+        lead, site = (filter_matrix(updates, group, torch.float64) for updates in (lead_update, site_update))
+        lead_norm, site_norm = (_finite_norms(rows, group) for rows in (lead, site))
+        result.lead_norms[group.name], result.site_norms[group.name] = lead_norm, site_norm
+        result.cosines[group.name] = _ratio(lead.mul_(site).sum(1), lead_norm * site_norm).clamp(-1, 1)
     return result
+
+
+def _finite_norms(rows: Float[Tensor, "F D"], group: FilterGroup) -> Float[Tensor, " F"]:
+    norm = torch.linalg.vector_norm(rows, dim=1)
+    if not bool(norm.isfinite().all()):
+        raise ParameterError(f"The update of filter group {group.name!r} is not finite; has the training diverged?")
+    return norm
 
 
 def leave_one_out(

@@ -26,9 +26,9 @@ from nnunet_fedmepd.maths.personalization import (
     agreement,
     average_updates,
     beyond_noise,
+    compare,
     fresh,
     leave_one_out,
-    norms,
     own_share,
     personalize,
     update,
@@ -442,7 +442,7 @@ def test_one_judgement_by_given_numbers():
 
 
 def test_norms_are_those_of_whole_filters():
-    assert norms(vector(3, 4), ONE)["g"].tolist() == [5]
+    assert compare(vector(3, 4), vector(0, 1), ONE).lead_norms["g"].tolist() == [5]
 
 
 @pytest.mark.parametrize(
