@@ -1,7 +1,8 @@
 """The published structure, at our plans and with our parameters: what an exact implementation has to beat.
 
-Written from the description in Liu et al. 2025 (section 3) and of the backbone's fusion in Ding et al. 2021. It computes
-what `FedMEPDNet` computes with `calibration="replace"` and heads of full width, but as the publication lays it out:
+Written from the description in Liu et al. 2025 (section 3) and of the backbone's fusion in Ding et al. 2021. It
+computes what `FedMEPDNet` computes with `calibration="replace"` and heads of full width, but as the publication lays
+it out:
 
 - all encoders and auxiliary decoders run, whatever the site owns; absent modalities are multiplied by zero afterwards;
 - every region of every modality exists as a tensor: (B, M, C, X, Y, Z) a region, weighted, summed, concatenated, mixed;
