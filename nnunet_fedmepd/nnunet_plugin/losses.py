@@ -18,7 +18,7 @@ class FedMEPDLoss(nn.Module):
 
     Args:
         loss: takes logits (B, H, *space) and nnU-Net's target (B, T, *space).
-        region_weights: one per scale that has a target, high to low resolution; 0 leaves a scale out.
+        region_weights: one per scale, high to low resolution; 0 leaves a scale out.
         auxiliary_weight: of the mean over the owned modalities.
     """
 
@@ -28,9 +28,9 @@ class FedMEPDLoss(nn.Module):
         self.region_weights, self.auxiliary_weight = tuple(region_weights), auxiliary_weight
 
     def forward(self, output: TrainingOutput, targets: Sequence[Tensor]) -> Tensor:
-        """Return the loss; `targets` run from high to low resolution and may lack the coarsest scales."""
+        """Return the loss; `targets` run from high to low resolution, one a scale."""
         total = self.loss(output.segmentation, targets[0])
-        for weight, region_map, target in zip(self.region_weights, output.region_maps, targets, strict=False):
+        for weight, region_map, target in zip(self.region_weights, output.region_maps, targets, strict=True):
             if weight:
                 total = total + weight * self.loss(region_map, target)
         if output.auxiliary is not None and self.auxiliary_weight:
@@ -41,11 +41,13 @@ class FedMEPDLoss(nn.Module):
         return self.loss(logits.flatten(0, 1), target.repeat_interleave(logits.shape[1], 0))
 
 
-def nnunet_region_weights(n_targets: int) -> list[float]:
-    """Return nnU-Net's deep-supervision weights: halved at every scale, none for the coarsest target, sum 1."""
-    weights = [2.0**-scale for scale in range(n_targets)]
-    if n_targets > 1:
-        weights[-1] = 0.0
+def region_scale_weights(n_scales: int) -> list[float]:
+    """Return the weight of each scale's region map: halved at every scale, as in nnU-Net's deep supervision, sum 1.
+
+    nnU-Net leaves out the two lowest scales. Here every region map steers the fusion of its scale, so none may be
+    left untaught.
+    """
+    weights = [2.0**-scale for scale in range(n_scales)]
     return [weight / sum(weights) for weight in weights]
 
 

@@ -21,7 +21,7 @@ from nnunet_fedmepd.errors import ConfigurationError, UnsupportedError
 from nnunet_fedmepd.maths.anchors import momentum_for
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, TrainingOutput, present_modalities
 from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
@@ -83,6 +83,10 @@ class FedMEPDTrainer(nnUNetTrainer):
         network: Any = self.network
         return getattr(network, "_orig_mod", network)
 
+    def _get_deep_supervision_scales(self) -> list[list[float]]:
+        """Return by how much each scale is smaller than the patch; nnU-Net leaves out the lowest."""
+        return (1 / np.cumprod(self.configuration_manager.pool_op_kernel_sizes, axis=0)).tolist()
+
     def _build_loss(self) -> FedMEPDLoss:
         n_targets = len(self._get_deep_supervision_scales())
         if self.settings.loss == "published":
@@ -93,7 +97,7 @@ class FedMEPDTrainer(nnUNetTrainer):
                 )
             loss = FrequencyWeightedDiceCE(self.label_manager.ignore_label)
             return FedMEPDLoss(loss, [1.0] * n_targets, float(len(self.modalities)))
-        weights = [self.settings.region_weight * w for w in nnunet_region_weights(n_targets)]
+        weights = [self.settings.region_weight * w for w in region_scale_weights(n_targets)]
         return FedMEPDLoss(super()._build_loss().loss, weights, self.settings.auxiliary_weight)
 
     def take_role(self, is_lead: bool) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
 
 
 def mean_logit(logits, target):
@@ -16,31 +16,32 @@ def output(auxiliary=None):
     return TrainingOutput(torch.ones(1, 2, 4, 4), maps, auxiliary, [])
 
 
-TARGETS = [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)]
+TARGETS = [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)]
 
 
-def test_region_maps_weigh_in_scale_by_scale_and_the_coarsest_without_target_is_left_out():
-    assert FedMEPDLoss(mean_logit, [0.5, 0.25], 1.0)(output(), TARGETS) == 1 + 5 + 25
+def test_region_maps_weigh_in_scale_by_scale():
+    assert FedMEPDLoss(mean_logit, [0.5, 0.25, 2.0], 1.0)(output(), TARGETS) == 1 + 5 + 25 + 14
 
 
 def test_the_auxiliary_term_is_the_mean_over_the_owned_modalities():
     auxiliary = torch.stack([torch.full((1, 2, 4, 4), 2.0), torch.full((1, 2, 4, 4), 4.0)], 1)
-    assert FedMEPDLoss(mean_logit, [0.0, 0.0], 0.5)(output(auxiliary), TARGETS) == 1 + 0.5 * 3
+    assert FedMEPDLoss(mean_logit, [0.0, 0.0, 0.0], 0.5)(output(auxiliary), TARGETS) == 1 + 0.5 * 3
 
 
 def test_every_modality_of_a_sample_is_compared_to_that_samples_target():
     auxiliary = torch.zeros(2, 3, 2, 4, 4)
     targets = [torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)]
     seen = []
-    FedMEPDLoss(lambda logits, target: seen.append(target) or logits.sum(), [], 1.0)(
-        TrainingOutput(torch.zeros(2, 2, 4, 4), [], auxiliary, []), targets
+    maps = [torch.zeros(2, 2, 4, 4)]
+    FedMEPDLoss(lambda logits, target: seen.append(target) or logits.sum(), [0.0], 1.0)(
+        TrainingOutput(torch.zeros(2, 2, 4, 4), maps, auxiliary, []), targets
     )
     assert seen[-1][:, 0, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
 
 
-def test_weights_are_nnunets_and_never_nan():
-    assert nnunet_region_weights(3) == [2 / 3, 1 / 3, 0]
-    assert nnunet_region_weights(1) == [1]
+def test_the_region_map_of_every_scale_is_taught_and_the_weights_sum_to_one():
+    assert region_scale_weights(3) == [4 / 7, 2 / 7, 1 / 7]
+    assert region_scale_weights(1) == [1]
 
 
 def test_the_published_loss_is_small_for_the_truth_and_large_for_its_opposite():

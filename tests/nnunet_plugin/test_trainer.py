@@ -72,6 +72,15 @@ def test_a_lead_trains_collects_anchors_saves_predicts_and_resumes(lead, tmp_pat
     assert set(resumed.anchor_collector.state.membership) <= {"case0", "case2"}, "case1 is incomplete"
 
 
+def test_the_region_map_of_every_scale_learns_down_to_the_coarsest(lead):
+    trainer = lead.trainer()
+    trainer.on_train_start()
+    before = [fusion.region_head.weight.detach().clone() for fusion in trainer.bare_network.decoder.fusions]
+    train_epoch(trainer)
+    after = [fusion.region_head.weight for fusion in trainer.bare_network.decoder.fusions]
+    assert [bool((old != new).any()) for old, new in zip(before, after, strict=True)] == [True] * 3
+
+
 def test_a_resumed_training_ends_with_the_weights_of_an_undisturbed_one(lead):
     def trained(stop_after):
         np.random.seed(0)
