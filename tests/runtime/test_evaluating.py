@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -18,40 +17,19 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_fedmepd.cli import main
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
 from nnunet_fedmepd.runtime.running import OWNER, run_federation
-from tests.nnunet_plugin.small_dataset import SmallDataset, write_case, write_image
+from tests.nnunet_plugin.small_dataset import write_image
+from tests.runtime.held_out_cases import N_TEST_CASES, copy_folders, dataset, hold_out_cases
 from tests.runtime.small_federation import CONSOLE, OWNED, results_folder, small_federation
 
-NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 REGIONS = ("core", "edema", "enhancing")
-N_CASES = {"lead": 1, "b": 2}  # a has none
-
-
-def hold_out(site: SmallDataset, channels: Sequence[str], n_cases: int) -> None:
-    """Write test cases, with references."""
-    for subfolder in ("imagesTs", "labelsTs"):
-        (site.raw / subfolder).mkdir()
-    for case in (f"test{i}" for i in range(n_cases)):
-        labels = write_case(site.raw / "imagesTs", case, channels, seed=1)
-        write_image(site.raw / "labelsTs" / f"{case}.nii.gz", labels)
-
-
-def dataset(site: str) -> SmallDataset:
-    return SmallDataset(f"Dataset{500 + list(OWNED).index(site)}_{site}")
 
 
 @pytest.fixture(scope="module")
 def original(planned_datasets, tmp_path_factory) -> Path:
     """nnU-Net's folders and that of a run that ended; every site left one training case out for validation."""
     folder = tmp_path_factory.mktemp("ended")
-    for name in NNUNET_FOLDERS:
-        shutil.copytree(planned_datasets / name, folder / name)
-    with mock.patch.dict(os.environ, {name: str(folder / name) for name in NNUNET_FOLDERS} | {"nnUNet_n_proc_DA": "0"}):
-        for site in OWNED:
-            cases = sorted(file.name.removesuffix(".nii.gz") for file in (dataset(site).raw / "labelsTr").iterdir())
-            split = json.dumps([{"train": cases[1:], "val": cases[:1]}])
-            (dataset(site).preprocessed / "splits_final.json").write_text(split)
-        for site, n_cases in N_CASES.items():
-            hold_out(dataset(site), OWNED[site], n_cases)
+    with mock.patch.dict(os.environ, copy_folders(planned_datasets, folder)):
+        hold_out_cases()
         run_federation(small_federation(run={"fold": 0}), folder / "run", CONSOLE)
     return folder
 
@@ -59,9 +37,8 @@ def original(planned_datasets, tmp_path_factory) -> Path:
 @pytest.fixture
 def ended(original, tmp_path, monkeypatch) -> EvaluationFolder:
     """A copy of the run for one test, moved together with its models: its evaluation."""
-    for name in NNUNET_FOLDERS:
-        shutil.copytree(original / name, tmp_path / name)
-        monkeypatch.setenv(name, str(tmp_path / name))
+    for name, value in copy_folders(original, tmp_path).items():
+        monkeypatch.setenv(name, value)
     shutil.copytree(original / "run", tmp_path / "run")
     return EvaluationFolder(tmp_path / "run")
 
@@ -88,7 +65,7 @@ def read(file: Path) -> np.ndarray:
 def test_every_test_case_is_scored_in_every_region_and_sites_without_any_are_named(ended, capsys):
     scores = evaluate(ended)
     assert [(score.site, score.case, score.region) for score in scores] == [
-        (site, f"test{i}", region) for site in N_CASES for i in range(N_CASES[site]) for region in REGIONS
+        (site, f"test{i}", region) for site in N_TEST_CASES for i in range(N_TEST_CASES[site]) for region in REGIONS
     ]
     assert {score.modalities for score in scores} == {"T1+T1ce+T2+FLAIR", "T2+FLAIR"}
     printed = capsys.readouterr().out
@@ -178,7 +155,7 @@ def test_without_validation_cases_there_is_no_best_checkpoint(ended, capsys, opt
 
 
 def test_a_federation_that_holds_out_nothing_is_an_error(ended, capsys):
-    for site in N_CASES:
+    for site in N_TEST_CASES:
         shutil.rmtree(dataset(site).raw / "labelsTs")
     assert main(["evaluate", str(ended.run)]) == 2
     assert "No site has cases to evaluate on" in capsys.readouterr().err
