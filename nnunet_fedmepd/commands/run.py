@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="instead of the file's number, to try it")
     parser.add_argument("--workers", type=int, help="sites that train at the same time, instead of the file's number")
     parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
+    parser.add_argument("--profile", action="store_true", help="measure where a round's time goes: a table and traces")
     parser.add_argument("--overwrite", action="store_true", help="replace other trainings' models")
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         federation = federation.shortened(args.rounds)
     federation = federation.on(args.devices, args.workers)
     folder = args.run or default_run_folder(federation)
-    run_federation(federation, folder, console, args.overwrite)
+    run_federation(federation, folder, console, args.overwrite, args.profile)
     console.print(f"The run is complete: {folder}. Predict with every site's model, for example:")
     console.print(
         f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {federation.site[0].dataset} -tr FedMEPDTrainer "

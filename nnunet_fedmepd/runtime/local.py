@@ -22,6 +22,7 @@ from nnunet_fedmepd.maths.parameters import FilterSubset
 from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.networks.fedmepd_net import SHARED_ENCODER
 from nnunet_fedmepd.runtime.preparation import Prepared
+from nnunet_fedmepd.runtime.profiling import Stopwatch
 from nnunet_fedmepd.runtime.progress import turn_line
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from nnunet_fedmepd.runtime.site_worker import TurnResult
@@ -61,12 +62,15 @@ class LocalRun:
         run_id: of the run.
         folder: of the run; the caller holds its lock.
         observer: is told how it goes on.
+        profiles: whether times are measured.
     """
 
-    def __init__(self, prepared: Prepared, run_id: str, folder: RunFolder, observer: Observer) -> None:
+    def __init__(
+        self, prepared: Prepared, run_id: str, folder: RunFolder, observer: Observer, profiles: bool = False
+    ) -> None:
         self.federation, self.folder, self.observer = prepared.federation, folder, observer
         self.first_model = prepared.model
-        self.worker_settings = WorkerSettings(self.federation, folder.path, run_id, prepared.sites)
+        self.worker_settings = WorkerSettings(self.federation, folder.path, run_id, prepared.sites, profiles)
         self.rules = aggregation_rules(self.federation, run_id)
         self.participants = participants(self.federation)
         self._started, self._turns_taken = time.time(), 0
@@ -83,27 +87,32 @@ class LocalRun:
         self.folder.write_journal(self.folder.journal())  # drops a line that a crash cut off
         self.folder.write_layers(decoder_layers(self.first_model.groups))
         state = self._restored()
-        workers = start_workers(self.worker_settings)
+        workers, profile = start_workers(self.worker_settings), self.worker_settings.profile()
         try:
             for number in range(state.round_number + 1, self.federation.rounds + 1):
                 self.observer.round_begins(number)
-                state = self._round(state, workers)
-                self.folder.coordinator.save(number, *flatten_coordinator(state))
+                with profile.turn("coordinator", number) as watch:
+                    state = self._round(state, workers, watch)
+                    self.folder.coordinator.save(number, *flatten_coordinator(state))
+                    watch.lap("disk")
             self._finish(state, workers)
         finally:
             workers.close()
 
-    def _round(self, state: CoordinatorState, workers: Workers) -> CoordinatorState:
+    def _round(self, state: CoordinatorState, workers: Workers, watch: Stopwatch) -> CoordinatorState:
         number = state.round_number + 1
         here = [p for p in self.participants if number not in self.federation.site_named(p.name).absent_rounds]
         current = Round(state, here, self.rules)
-        self._take_turns(current, [p.name for p in here if not p.is_lead], workers)
+        self._take_turns(current, [p.name for p in here if not p.is_lead], workers, watch)
         if self.federation.method.exchange:
             current.aggregate()
-        self._take_turns(current, [p.name for p in here if p.is_lead], workers)
-        return current.close()
+            watch.lap("protocol")
+        self._take_turns(current, [p.name for p in here if p.is_lead], workers, watch)
+        state = current.close()
+        watch.lap("protocol")
+        return state
 
-    def _take_turns(self, current: Round, sites: list[str], workers: Workers) -> None:
+    def _take_turns(self, current: Round, sites: list[str], workers: Workers, watch: Stopwatch) -> None:
         exchanges = self.federation.method.exchange
         hand_overs = {
             site: (lambda site=site: current.hand_over(site, self._shared_masks.get(site)) if exchanges else None)
@@ -112,11 +121,14 @@ class LocalRun:
         self._write_status(current.number, sites, [])
         done: list[str] = []
         for site, result in workers.take_turns(current.number, hand_overs, self.observer.turn_advances):
+            watch.lap("waiting")
             if result.message is not None:
                 self._receive(current, site, result.message)
+                watch.lap("codec")
             self._report(current.number, site, result)
             done.append(site)
             self._write_status(current.number, sites, done)
+            watch.lap("disk")
 
     def _receive(self, current: Round, site: str, message: bytes) -> None:
         try:

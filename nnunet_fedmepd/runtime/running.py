@@ -16,6 +16,7 @@ from nnunet_fedmepd.federation.storage import write_atomically
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.runtime.local import LocalRun, participants
 from nnunet_fedmepd.runtime.preparation import Prepared, prepare
+from nnunet_fedmepd.runtime.profile_table import show_profile
 from nnunet_fedmepd.runtime.progress import RunProgress, logging_to
 from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences, read_json
 
@@ -23,7 +24,9 @@ from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differen
 OWNER = "federated_run.json"
 
 
-def run_federation(federation: Federation, folder: Path, console: Console, overwrite: bool = False) -> None:
+def run_federation(
+    federation: Federation, folder: Path, console: Console, overwrite: bool = False, profiles: bool = False
+) -> None:
     """Run a federation to its end, with progress on the console; an interrupted run goes on where it was.
 
     Args:
@@ -31,6 +34,7 @@ def run_federation(federation: Federation, folder: Path, console: Console, overw
         folder: of the run.
         console: for progress and log.
         overwrite: replace models of other trainings in nnU-Net's results folders.
+        profiles: measure where the time goes, and show it at the end.
 
     Raises:
         ConfigurationError: plans or data are missing or do not fit together, or environment variables would change
@@ -47,7 +51,9 @@ def run_federation(federation: Federation, folder: Path, console: Console, overw
         n_turns = len(participants(prepared.federation))
         progress = RunProgress(console, federation.rounds, n_turns, steps * federation.epochs_per_round)
         with progress.bar:
-            LocalRun(prepared, run_id, run_folder, progress).run()
+            LocalRun(prepared, run_id, run_folder, progress, profiles).run()
+        if profiles:
+            show_profile(folder / "profile", console)
 
 
 def is_finished(federation: Federation, folder: Path) -> bool:

@@ -31,6 +31,7 @@ from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
 from nnunet_fedmepd.runtime.layer_report import layer_report
+from nnunet_fedmepd.runtime.profiling import NoProfile, Stopwatch
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 
 
@@ -74,6 +75,7 @@ class SiteWorker:
         run_id: of the run.
         sites: site -> its files.
         device: to train on.
+        profile: where measured times go.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class SiteWorker:
         run_id: str,
         sites: Mapping[str, SiteFiles],
         device: torch.device,
+        profile: NoProfile,
     ) -> None:
+        self.profile = profile
         self.federation, self.folder, self.run_id = federation, RunFolder(run_folder), run_id
         self.sites, self.device = sites, device
         self._trainings: dict[str, SiteTraining] = {}
@@ -104,12 +108,16 @@ class SiteWorker:
         Raises:
             StateFileError: the site's state is damaged, or cannot be saved.
         """
-        self._wake(name, round_number)
-        was_done = self._states[name].round_number == round_number
-        if not was_done:
-            self._train(name, round_number, hand_over, advance)
-            self._save(name, round_number)
-        message = None if hand_over is None else self._message(name)
+        with self.profile.turn(name, round_number) as watch:
+            self._wake(name, round_number)
+            watch.lap("disk")
+            was_done = self._states[name].round_number == round_number
+            if not was_done:
+                self._train(name, round_number, hand_over, advance, watch)
+                self._save(name, round_number)
+                watch.lap("disk")
+            message = None if hand_over is None else self._message(name)
+            watch.lap("codec")
         return TurnResult(message, self._reports[name], was_done)
 
     def finish(self, name: str, anchors: Anchors | None) -> Path:
@@ -127,7 +135,14 @@ class SiteWorker:
         del self._trainings[name]
         return training.folder
 
-    def _train(self, name: str, round_number: int, hand_over: HandOver | None, advance: Callable[[], None]) -> None:
+    def _train(
+        self,
+        name: str,
+        round_number: int,
+        hand_over: HandOver | None,
+        advance: Callable[[], None],
+        watch: Stopwatch,
+    ) -> None:
         federation, training, before = self.federation, self._trainings[name], self._states[name]
         rules, turn = self._rules(name), None
         if hand_over is not None:
@@ -140,16 +155,25 @@ class SiteWorker:
             training.forget_moments()
         epochs = federation.epochs_per_round
         seed = derived_seed(federation.seed, name, round_number)
-        summary = training.train(epochs, (round_number - 1) * epochs, seed, advance)
+
+        def step_ends() -> None:
+            watch.lap("bookkeeping")
+            advance()
+
+        watch.lap("protocol")
+        with self.profile.training(name, training.trainer, watch):
+            summary = training.train(epochs, (round_number - 1) * epochs, seed, step_ends)
+        watch.lap("bookkeeping")
         if turn is None:
             state = replace(before, round_number=round_number)
         else:
             _, state = finish(turn, training.exchanged(), rules)
         self._states[name] = state
         self._reports[name] = {**asdict(summary), **self._filter_report(before, state, turn, rules)}
-
+        watch.lap("protocol")
         if turn is not None and federation.method.codec != "none":
             self._encode(name, turn.hand_over)
+            watch.lap("codec")
 
     def _encode(self, name: str, hand_over: HandOver) -> None:
         """Encode the update while it is known what was handed over; the state keeps the bytes and what they lack."""

@@ -21,6 +21,7 @@ from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver
 from nnunet_fedmepd.federation.wire import decode, encode
+from nnunet_fedmepd.runtime.profiling import NoProfile, Profile
 from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker, TurnResult
 
 Advance = Callable[[str], None]
@@ -37,12 +38,18 @@ class WorkerSettings:
         run_folder: of the run.
         run_id: of the run.
         sites: site -> its files.
+        profiles: whether times are measured.
     """
 
     federation: Federation
     run_folder: Path
     run_id: str
     sites: Mapping[str, SiteFiles]
+    profiles: bool = False
+
+    def profile(self) -> NoProfile:
+        """Return where a process puts its times."""
+        return Profile(self.run_folder / "profile") if self.profiles else NoProfile()
 
 
 class Workers(Protocol):
@@ -184,7 +191,9 @@ def _end_with(parent: int) -> None:
 
 
 def _build_worker(settings: WorkerSettings, device: str) -> SiteWorker:
-    return SiteWorker(settings.federation, settings.run_folder, settings.run_id, settings.sites, torch.device(device))
+    federation, sites = settings.federation, settings.sites
+    profile = settings.profile()
+    return SiteWorker(federation, settings.run_folder, settings.run_id, sites, torch.device(device), profile)
 
 
 def _take_turn(site: str, round_number: int, data: bytes | None) -> TurnResult:
