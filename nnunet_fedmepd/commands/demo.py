@@ -9,12 +9,12 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +22,7 @@ from nnunet_fedmepd.config.federation import SiteTable
 from nnunet_fedmepd.config.loading import load_federation, recipe
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.segmentation_picture import PredictedCase, draw_segmentations
+from nnunet_fedmepd.evaluation.tables import EvaluationFolder, read_scores
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 
 PREFIX = "Demo"
@@ -53,14 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make data, plan together, train alone and federated, predict, compare; goes on where it was interrupted."""
+    """Make data, plan together, train alone and federated, evaluate, compare; goes on where it was interrupted."""
     size = QUICK if args.quick else FULL
     demo = Demo(args.out.resolve() / ("quick" if args.quick else "full"), size, args.seed)
     started = time.monotonic()
     demo.make_data()
     demo.plan()
     demo.train()
-    demo.predict()
+    demo.evaluate()
     demo.show_table()
     demo.draw_picture()
     demo.console.print(f"{time.monotonic() - started:.0f} s in all; everything is in {demo.folder}")
@@ -110,12 +111,13 @@ class Demo:
         workers = () if _has_gpu() else ("--workers", min(os.cpu_count() or 1, len(self.federation.site)))
         for method in self.size.methods:
             command = ("fedmepd", "run", self.federation_file, "--variant", VARIANT_OF[method], *workers)
-            self._run(*command, method=method, shown=True)
+            run_folder, environment = self._run_folder(method), self._environment(method)
+            self._run(*command, "--run", run_folder, environment=environment, shown=True)
 
-    def predict(self) -> None:
-        """Predict the held-out cases of every site with the models of every method, two sites at a time."""
+    def evaluate(self) -> None:
+        """Score every site's models on its held-out cases, two methods at a time."""
         with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-            list(pool.map(lambda job: self._predict(*job), self._jobs()))
+            list(pool.map(self._evaluate, self.size.methods))
 
     def show_table(self) -> None:
         """Print the Dice of the held-out cases, per site, method and region."""
@@ -126,15 +128,15 @@ class Demo:
         for column in ("site", "modalities", "method", "whole", "core", "enhancing", "mean"):
             left = column in {"site", "modalities", "method"}
             table.add_column(column, justify="left" if left else "right", no_wrap=True)
-        scores = {(site, method): self._scores(site, method) for site, method in self._jobs()}
+        scores = self._scores()
         for site in self.federation.site:
             for i, method in enumerate(self.size.methods):
                 who = (f"{site.name}{' (lead)' * site.lead}", "+".join(self._modalities(site))) if i == 0 else ("", "")
-                table.add_row(*who, method, *_cells(scores[site, method]))
+                table.add_row(*who, method, *_cells(scores[site.name, method]))
             table.add_section()
         for method in self.size.methods:
-            columns = zip(*(scores[site, method] for site in self.federation.site), strict=True)
-            table.add_row("mean", "", method, *_cells([_mean(column) for column in columns]))
+            sites = [scores[site.name, method] for site in self.federation.site]
+            table.add_row("mean", "", method, *_cells([fmean(column) for column in zip(*sites, strict=True)]))
         self.console.print(table)
 
     def draw_picture(self) -> None:
@@ -152,28 +154,22 @@ class Demo:
             {method: self._predictions(site, method) / file for method in self.size.methods},
         )
 
-    def _predict(self, site: SiteTable, method: str) -> None:
-        device = () if _has_gpu() else ("-device", "cpu")
-        self._run(
-            *("nnUNetv2_predict", "-i", self.raw / self._dataset(site) / "imagesTs"),
-            *("-o", self._predictions(site, method), "-d", site.dataset, "-f", "all"),
-            *("-tr", "FedMEPDTrainer", "-p", "FedMEPDTinyPlans", "-c", self.federation.planning.configuration),
-            *("--disable_tta", "-npp", 0, "-nps", 0, "--continue_prediction", *device),
-            method=method,
-            log=f"predict_{method}_{site.name}",
-        )
+    def _evaluate(self, method: str) -> None:
+        device, log = () if _has_gpu() else ("--device", "cpu"), f"fedmepd_evaluate_{method}"
+        threads = max(1, (os.cpu_count() or 1) // len(self.size.methods))  # more would wait for each other
+        environment = {"OMP_NUM_THREADS": str(threads), **self._environment(method)}
+        self._run("fedmepd", "evaluate", self._run_folder(method), *device, environment=environment, log=log)
 
-    def _jobs(self) -> list[tuple[SiteTable, str]]:
-        return [(site, method) for site in self.federation.site for method in self.size.methods]
-
-    def _scores(self, site: SiteTable, method: str) -> list[float]:
-        """Return the mean Dice of each region, and their mean."""
-        from nnunet_fedmepd.nnunet_plugin.region_dice import region_dice
-
-        references = self.raw / self._dataset(site) / "labelsTs"
-        cases = region_dice(references, self._predictions(site, method), BRATS_REGIONS)
-        means = [_mean(case[region] for case in cases.values()) for region in BRATS_REGIONS]
-        return [*means, _mean(means)]
+    def _scores(self) -> dict[tuple[str, str], list[float]]:
+        """Return (site, method) -> the mean Dice of each region, and their mean."""
+        means = {}
+        for method in self.size.methods:
+            rows = read_scores(EvaluationFolder(self._run_folder(method)).cases)
+            for site in self.federation.site:
+                own = [row for row in rows if row.site == site.name]
+                dice = [fmean(row.dice for row in own if row.region == region) for region in BRATS_REGIONS]
+                means[site.name, method] = [*dice, fmean(dice)]
+        return means
 
     def _modalities(self, site: SiteTable) -> tuple[str, ...]:
         return site.modalities or self.federation.modalities
@@ -183,17 +179,26 @@ class Demo:
         return f"Dataset{site.dataset}_{PREFIX}_{site.name}"
 
     def _predictions(self, site: SiteTable, method: str) -> Path:
-        return self.folder / "predictions" / method / site.name
+        return EvaluationFolder(self._run_folder(method)).predictions(site.name)
+
+    def _run_folder(self, method: str) -> Path:
+        return self.folder / "runs" / method
 
     def _results(self, method: str) -> Path:
         return self.folder / f"nnUNet_results_{method}"
 
-    def _run(self, *command: object, method: str = FEDERATED, shown: bool = False, log: str | None = None) -> None:
+    def _run(
+        self,
+        *command: object,
+        environment: Mapping[str, str] | None = None,
+        shown: bool = False,
+        log: str | None = None,
+    ) -> None:
         """Run one command line, printed first; its output goes to a log file, whose end is shown if it fails."""
         words = [str(word) for word in command]
         file = self.folder / f"{log or '_'.join(words[:2] if words[0] == 'fedmepd' else words[:1])}.log"
         self.console.print(f"$ {shlex.join(words).replace(str(self.folder) + os.sep, '')}", style="bold")
-        environment = self._environment(method)
+        environment = environment or self._environment(FEDERATED)
         if shown:
             code = subprocess.run(words, cwd=self.folder, env=environment, check=False).returncode
             ending = ""
@@ -226,8 +231,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _mean(values: Iterable[float] | Sequence[float]) -> float:
-    numbers = np.array([value for value in values if not np.isnan(value)])
-    return float(numbers.mean()) if len(numbers) else float("nan")
