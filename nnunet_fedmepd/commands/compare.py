@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     rows = comparison.collect() if args.show else comparison.run()
     if not rows:
         raise ConfigurationError(f"Nothing has ended in {out} yet; start the command without --show.")
-    results = compare(rows, baseline)
+    results = compare(rows, baseline, [site.name for site in federation.leads])
     for checkpoint in comparison.checkpoints:
         console.print(comparison_table(results, checkpoint, baseline))
     figure = draw_comparison(results, out / "comparison.png")

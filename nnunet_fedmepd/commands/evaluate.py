@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     predicting = Predicting(args.device or default_device(), args.mirroring)
     scores = evaluate_sites(targets, folder, predicting, console)
     name, cases = finished.federation.name, {"test": "test", "val": "validation"}[args.split]
-    console.print(site_table(scores, f"{name}: {args.checkpoint} checkpoint, {cases} cases, mean ± SD over cases"))
+    title = f"{name}: {args.checkpoint} checkpoint, {cases} cases, mean ± SD over cases"
+    console.print(site_table(scores, title, [lead.site for lead in leads]))
     if args.subsets:
         shown = evaluate_subsets(leads, folder, predicting, console)
         who = ", ".join(lead.site for lead in leads)

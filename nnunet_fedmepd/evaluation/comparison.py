@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,8 +16,11 @@ from nnunet_fedmepd.evaluation.tables import COLUMNS, CaseScore
 from nnunet_fedmepd.federation.storage import write_atomically
 
 ALL_SITES = "mean of sites"
-STAGES = {"final": "at the end of training", "best": "each at its own plateau (best on validation cases)"}
-"""Checkpoint -> when methods are compared."""
+STAGES = {
+    "final": "Dice at the end of training",
+    "best": "Dice of each method at its own plateau (best on validation cases)",
+}
+"""Checkpoint -> what is compared."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Result:
 
     Attributes:
         checkpoint: `final` or `best`.
-        site: name, or `ALL_SITES`: the sites that every method was scored at, each counting the same.
+        site: name, or `ALL_SITES`: the sites that every method was scored at, each counting the same, leads left out.
         method: name.
         dice: mean over cases of the mean over regions and seeds, with its 95 % interval over cases.
         seed_deviation: standard deviation of the seeds' means; NaN with one seed.
@@ -107,24 +110,26 @@ def write_comparison(file: Path, rows: Iterable[TrialScore]) -> None:
     write_atomically(file, text.getvalue().encode())
 
 
-def compare(rows: Sequence[TrialScore], baseline: str) -> list[Result]:
+def compare(rows: Sequence[TrialScore], baseline: str, leads: Collection[str] = ()) -> list[Result]:
     """Return every method's result at every site, and in the mean of sites, for every checkpoint.
 
     Args:
         rows: scores of several methods over the same cases.
         baseline: the method that the others are tested against.
+        leads: sites that do not count in the mean of sites, as in the publication.
     """
     results = []
     for checkpoint in dict.fromkeys(row.checkpoint for row in rows):
-        results += _at_checkpoint([row for row in rows if row.checkpoint == checkpoint], checkpoint, baseline)
+        own = [row for row in rows if row.checkpoint == checkpoint]
+        results += _at_checkpoint(own, checkpoint, baseline, leads)
     return results
 
 
-def _at_checkpoint(rows: Sequence[TrialScore], checkpoint: str, baseline: str) -> list[Result]:
+def _at_checkpoint(rows: Sequence[TrialScore], checkpoint: str, baseline: str, leads: Collection[str]) -> list[Result]:
     methods = list(dict.fromkeys(row.method for row in rows))
     sites = list(dict.fromkeys(row.score.site for row in rows))
     owned = {m: {row.score.site for row in rows if row.method == m} for m in methods}
-    shared = [site for site in sites if all(site in owned[m] for m in methods)]
+    shared = [site for site in sites if site not in leads and all(site in owned[m] for m in methods)]
     results = []
     for name, members in [*((site, [site]) for site in sites), *([(ALL_SITES, shared)] if len(shared) > 1 else [])]:
         scored = {m: _scored(rows, m, members) for m in methods if owned[m] >= set(members)}

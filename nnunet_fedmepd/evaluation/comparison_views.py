@@ -12,13 +12,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nnunet_fedmepd.evaluation.comparison import ALL_SITES, STAGES, Result
-from nnunet_fedmepd.pictures import label_colour, save_png
+from nnunet_fedmepd.pictures import save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INCHES_PER_SITE = 1.1
 _MARKERS = "osD^vPX<>"
+# Okabe and Ito's colours that are dark enough for a white page.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 
 
 def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str) -> Table:
@@ -26,9 +28,9 @@ def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str) 
     shown = [result for result in results if result.checkpoint == checkpoint]
     seeds = max(result.n_seeds for result in shown)
     table = Table(
-        title=f"Dice {STAGES[checkpoint]}",
+        title=STAGES[checkpoint],
         caption=f"Mean over regions and cases [95 % bootstrap interval over cases]; {seeds} seed{'s' * (seeds > 1)}, "
-        f"averaged within a case. gain: over {baseline}; p: Wilcoxon over cases, Holm.",
+        f"averaged within a case. gain: over {baseline}; p: Wilcoxon over cases, Holm. The mean leaves leads out.",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -45,6 +47,13 @@ def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str) 
 
 def draw_comparison(results: Sequence[Result], file: Path) -> Path:
     """Draw every method's Dice with its interval, site by site, a panel per checkpoint, into a PNG."""
+    import matplotlib.style
+
+    with matplotlib.style.context("default"):  # nnU-Net's progress plots change the style of the whole process
+        return _draw(results, file)
+
+
+def _draw(results: Sequence[Result], file: Path) -> Path:
     from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
 
     checkpoints = list(dict.fromkeys(result.checkpoint for result in results))
@@ -55,7 +64,7 @@ def draw_comparison(results: Sequence[Result], file: Path) -> Path:
     methods = list(dict.fromkeys(result.method for result in results))
     for panel, checkpoint in zip(panels, checkpoints, strict=True):
         _draw_checkpoint(panel, [r for r in results if r.checkpoint == checkpoint], sites, methods)
-        panel.set_title(f"Dice {STAGES[checkpoint]}", fontsize=10)
+        panel.set_title(STAGES[checkpoint], fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(methods)), frameon=False)
     save_png(figure, file)
@@ -86,7 +95,7 @@ def _draw_checkpoint(panel: Axes, results: Sequence[Result], sites: Sequence[str
         x = np.array([sites.index(result.site) for result in own]) + offsets[i]
         means, lows, highs = np.array([(r.dice.mean, r.dice.low, r.dice.high) for r in own]).T
         errors = np.nan_to_num([means - lows, highs - means])
-        style: dict[str, Any] = {"color": label_colour(i + 1), "marker": _MARKERS[i % len(_MARKERS)]}
+        style: dict[str, Any] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
         panel.errorbar(x, means, errors, label=method, linestyle="none", markersize=5, capsize=2, **style)
     if ALL_SITES in sites:
         panel.axvspan(sites.index(ALL_SITES) - 0.5, len(sites) - 0.5, color="0.93", zorder=0)

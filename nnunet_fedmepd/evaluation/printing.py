@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -14,23 +14,27 @@ from nnunet_fedmepd.evaluation.tables import METRICS, CaseScore
 SHOWN, HIDDEN = "●", "○"
 
 
-def site_table(scores: Sequence[CaseScore], title: str) -> Table:
-    """Return mean and standard deviation over cases, per site and region; last the mean of the sites' means."""
+def site_table(scores: Sequence[CaseScore], title: str, leads: Collection[str] = ()) -> Table:
+    """Return mean and standard deviation over cases, per site and region; last the mean of the sites' means.
+
+    Leads do not count in the mean of sites, as in the publication.
+    """
     table = Table(title=title, caption=CONVENTIONS, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("site", "region", *METRICS.values()):
         table.add_column(column, justify="left" if column in ("site", "region") else "right", no_wrap=True)
-    sites = []
+    sites = {}
     for site, own in _grouped(scores, lambda score: score.site).items():
-        sites.append(_by_region_and_mean(own))
+        sites[site] = _by_region_and_mean(own)
         n_cases = len({score.case for score in own})
         who = [site, own[0].modalities, f"{n_cases} case{'s' * (n_cases > 1)}"]
-        table.add_row(*_block(who, sites[-1]), end_section=True)
-    if len(sites) > 1:
+        table.add_row(*_block(who, sites[site]), end_section=True)
+    counted = [own for site, own in sites.items() if site not in leads]
+    if len(counted) > 1:
         means = {
-            region: {metric: np.array([own[region][metric].mean() for own in sites]) for metric in METRICS}
-            for region in sites[0]
+            region: {metric: np.array([own[region][metric].mean() for own in counted]) for metric in METRICS}
+            for region in counted[0]
         }
-        table.add_row(*_block(["mean of sites"], means))
+        table.add_row(*_block(["mean of sites", *(["without leads"] if len(counted) < len(sites) else [])], means))
     return table
 
 

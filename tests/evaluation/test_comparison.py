@@ -70,12 +70,12 @@ def test_seeds_are_averaged_within_a_case_and_their_spread_is_told() -> None:
     assert result.seed_deviation == pytest.approx(0.2 / math.sqrt(2))
 
 
-def test_every_site_counts_the_same_in_the_mean_and_only_sites_that_all_methods_have_count() -> None:
-    sites = {"a": [0.8] * 6, "b": [0.4] * 2}
-    results = compare(rows("local", {**sites, "lead": [0.9]}) + rows("ours", sites), "local")
+def test_every_site_counts_the_same_in_the_mean_but_leads_and_sites_that_some_method_lacks() -> None:
+    sites = {"lead": [0.99], "a": [0.8] * 6, "b": [0.4] * 2}
+    results = compare(rows("local", {**sites, "c": [0.9]}) + rows("ours", sites), "local", leads=["lead"])
     assert only(results, ALL_SITES, "local").dice.mean == pytest.approx(0.6)
-    assert only(results, "lead", "local").dice.mean == pytest.approx(0.9)
-    assert [result.method for result in results if result.site == "lead"] == ["local"]
+    assert only(results, "lead", "ours").dice.mean == pytest.approx(0.99)
+    assert [result.method for result in results if result.site == "c"] == ["local"]
 
 
 def test_p_values_are_adjusted_for_the_number_of_methods_and_sites_but_the_mean_is_a_question_of_its_own() -> None:
