@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnunet_fedmepd.maths.parameters import FilterGroup
+from nnunet_fedmepd.networks.normalization import faster
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class ConvBlock(nn.Module):
         if settings.dropout_op is not None:
             after.append(settings.dropout_op(**settings.dropout_op_kwargs))
         if settings.norm_op is not None:
-            after.append(settings.norm_op(out_channels, **settings.norm_op_kwargs))
+            after.append(faster(settings.norm_op)(out_channels, **settings.norm_op_kwargs))
         if settings.nonlin is not None:
             after.append(settings.nonlin(**settings.nonlin_kwargs))
         self.after = nn.Sequential(*after)
