@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
             "--subsets needs a lead with held-out cases: no site of this run led and holds out cases. Set lead = true "
             "at a site with every modality, and give it test cases."
         )
+    for site in finished.federation.site:
+        if site.name not in finished.results:
+            console.print(f"site {site.name}: not trained in this run, nothing to evaluate")
     _tell_what_is_left_out(targets, console)
     folder = EvaluationFolder(args.run, args.checkpoint, args.split)
     predicting = Predicting(args.device or default_device(), args.mirroring)

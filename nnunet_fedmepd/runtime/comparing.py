@@ -22,7 +22,7 @@ from nnunet_fedmepd.config.methods import Method
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
 from nnunet_fedmepd.evaluation.tables import EvaluationFolder
-from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites
+from nnunet_fedmepd.runtime.evaluating import BusyError, Predicting, evaluate_sites
 from nnunet_fedmepd.runtime.finished_run import SiteModel, find_held_out, open_finished_run
 from nnunet_fedmepd.runtime.pooling import PooledFederation, pool_sites
 from nnunet_fedmepd.runtime.preparation import prepare
@@ -104,9 +104,14 @@ class Comparison:
         return scores
 
     def collect(self) -> list[TrialScore]:
-        """Return the scores of the trials that have ended, without training anything."""
-        ended = [trial for trial in self.trials if self._has_ended(trial)]
-        scores = [score for trial in ended for score in self._finish(trial)]
+        """Return the scores of the trials that have ended, without training anything, also while others go on."""
+        scores: list[TrialScore] = []
+        for trial in self.trials:
+            if self._has_ended(trial):
+                try:
+                    scores += self._finish(trial)
+                except BusyError:
+                    self._console.print(f"{trial.method.name}, seed {trial.seed}: being evaluated, left out")
         write_comparison(self.table, scores)
         return scores
 

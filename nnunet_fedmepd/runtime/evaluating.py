@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -22,8 +23,13 @@ from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_s
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOutCase
 from nnunet_fedmepd.nnunet_plugin.prediction import CasePredictor, PreparedCase
 from nnunet_fedmepd.runtime.finished_run import SiteModel
+from nnunet_fedmepd.runtime.run_folder import RunError
 
 _DIGITS = 16
+
+
+class BusyError(RunError):
+    """Another process evaluates the same checkpoint of the same run."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,11 @@ def evaluate_sites(
 
     Raises:
         DatasetError: images and reference of a case do not fit together.
+        BusyError: another process evaluates the same checkpoint.
         StateFileError: the table cannot be written.
     """
-    table = _Table(folder.cases)
-    with _progress(console, "cases", targets) as advance:
+    with _alone(folder), _progress(console, "cases", targets) as advance:
+        table = _Table(folder.cases)
         for target in targets:
             site = SiteEvaluation(target, predicting)
             ending = target.held_out.description["file_ending"]
@@ -119,7 +126,7 @@ def evaluate_sites(
                 if not file.is_file() or not table.holds(target.site, case.name, site.regions, made_of):
                     table.put(site.predict(case, file))
                 advance()
-    return table.keep((target.site, case.name) for target in targets for case in target.held_out.cases)
+        return table.keep((target.site, case.name) for target in targets for case in target.held_out.cases)
 
 
 def evaluate_subsets(
@@ -129,17 +136,18 @@ def evaluate_subsets(
 
     Raises:
         DatasetError: images and reference of a case do not fit together.
+        BusyError: another process evaluates the same checkpoint.
         StateFileError: the table cannot be written.
     """
-    table = _Table(folder.subsets)
-    with _progress(console, "cases, every subset", targets) as advance:
+    with _alone(folder), _progress(console, "cases, every subset", targets) as advance:
+        table = _Table(folder.subsets)
         for target in targets:
             site = SiteEvaluation(target, predicting)
             for case in target.held_out.cases:
                 if not table.holds(target.site, case.name, site.regions, site.made_of(case)):
                     table.put(site.predict_subsets(case, subsets_of(site.predictor.modalities)))
                 advance()
-    return table.keep((target.site, case.name) for target in targets for case in target.held_out.cases)
+        return table.keep((target.site, case.name) for target in targets for case in target.held_out.cases)
 
 
 def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -179,6 +187,19 @@ class _Table:
 
     def _write(self) -> None:
         write_scores(self._file, (row for rows in self._rows.values() for row in rows))
+
+
+@contextmanager
+def _alone(folder: EvaluationFolder) -> Iterator[None]:
+    """Keep other processes out: two would write one table."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BusyError(f"Another process evaluates in {folder.path}. Wait until it is done.") from None
+    with lock:
+        yield
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_fedmepd.config.federation import Federation
@@ -65,18 +66,20 @@ class FinishedRun:
         return [SiteModel(site, self.model(site, checkpoint), held_out[site]) for site in self.results]
 
     def model(self, site: str, checkpoint: str) -> TrainedModel:
-        """Return a site's model; results folders may have moved, together with nnUNet_results.
+        """Return a site's model: from nnUNet_results, to where models may have moved, or from where the run left it.
 
         Raises:
             RunError: it is gone, or replaced by that of another run.
         """
-        here = results_folder(full_name(self.federation.site_named(site).dataset), self.federation)
-        for folder in (here, self.results[site]):
+        places = [self.results[site]]
+        if nnUNet_results.is_set():
+            places.insert(0, results_folder(full_name(self.federation.site_named(site).dataset), self.federation))
+        for folder in places:
             if (folder / OWNER).is_file() and read_json(folder / OWNER)["run_id"] == self.run_id:
                 return TrainedModel(folder, checkpoint)
         raise RunError(
-            f"The model of site {site!r} is gone: neither {here} nor {self.results[site]} holds one of this run. Was "
-            "it replaced by another training? Set nnUNet_results to where the models are, or run the federation again."
+            f"The model of site {site!r} is gone: expected one of this run in {' or '.join(map(str, places))}. Was it "
+            "replaced by another training? Set nnUNet_results to where the models are, or run the federation again."
         )
 
     def _check_validation(self, checkpoint: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_fedmepd.cli import main
@@ -165,6 +166,13 @@ def test_a_run_that_has_not_ended_is_not_evaluated(ended, capsys):
     file.write_text(file.read_text().replace('"finished"', '"running"'))
     assert main(["evaluate", str(ended.run)]) == 2
     assert "has not ended" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_write_one_table(ended, capsys):
+    ended.path.mkdir(parents=True)
+    with FileLock(ended.path / "lock"):
+        assert main(["evaluate", str(ended.run)]) == 2
+    assert "Another process evaluates" in capsys.readouterr().err
 
 
 def test_models_of_another_run_are_not_taken_for_its_own(ended, original, capsys):
