@@ -16,17 +16,19 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
+import SimpleITK
 import torch
 
 from dataset_conversion.conversion import convert_brats
 from dataset_conversion.splits import split_by_table
 from nnunet_fedmepd.demo_data.generate import generate
 from nnunet_fedmepd.demo_data.settings import DemoDataSettings
+from nnunet_fedmepd.evaluation.metrics import dice
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 from nnunet_fedmepd.nnunet_plugin.registration import register
 
@@ -141,8 +143,6 @@ def predict_and_score(trainer: Any, raw: Path, name: str) -> list[float]:
     """Predict the held-out cases and return the mean Dice of each region."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunet_fedmepd.nnunet_plugin.region_dice import region_dice
-
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
@@ -156,9 +156,19 @@ def predict_and_score(trainer: Any, raw: Path, name: str) -> list[float]:
     cases = sorted({file.name.removesuffix(".nii.gz")[:-5] for file in (raw / "imagesTs").glob("*.nii.gz")})
     files = [[str(file) for file in sorted((raw / "imagesTs").glob(f"{case}_*"))] for case in cases]
     predictor.predict_from_files_sequential(files, [str(out / case) for case in cases], False, True, None)
-    scores = region_dice(raw / "labelsTs", out, BRATS_REGIONS)
-    average: Callable[[str], float] = lambda region: float(np.nanmean([case[region] for case in scores.values()]))  # noqa: E731
-    return [average(region) for region in BRATS_REGIONS]
+    return mean_dice(raw / "labelsTs", out)
+
+
+def mean_dice(references: Path, predictions: Path) -> list[float]:
+    """Return the mean Dice of each region over the predicted cases, by the conventions of `evaluation.metrics`."""
+    pairs = [
+        [SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) for file in (references / own.name, own)]
+        for own in sorted(predictions.glob("*.nii.gz"))
+    ]
+    return [
+        fmean(dice(np.isin(reference, labels), np.isin(prediction, labels)) for reference, prediction in pairs)
+        for labels in BRATS_REGIONS.values()
+    ]
 
 
 def read(table: Path) -> list[list[str]]:
