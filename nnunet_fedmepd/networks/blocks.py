@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from nnunet_fedmepd.maths.parameters import FilterGroup
 from nnunet_fedmepd.networks.normalization import faster
+from nnunet_fedmepd.networks.pointwise import conv_class
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class BlockSettings:
         bias: bool = True,
     ) -> _ConvNd:
         """Return a convolution that keeps the resolution but for its stride."""
-        kernel = [kernel_size] * self.dim if isinstance(kernel_size, int) else list(kernel_size)
-        conv: Any = self.conv_op
-        return conv(in_channels, out_channels, kernel, stride, padding=[(k - 1) // 2 for k in kernel], bias=bias)
+        kernel, strides = ([size] * self.dim if isinstance(size, int) else list(size) for size in (kernel_size, stride))
+        conv: Any = conv_class(self.conv_op, kernel, strides)
+        return conv(in_channels, out_channels, kernel, strides, padding=[(k - 1) // 2 for k in kernel], bias=bias)
 
     def upsampling(self, in_channels: int, out_channels: int, stride: Sequence[int]) -> _ConvTransposeNd:
         """Return the transposed convolution that undoes a stride."""

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunet_fedmepd.networks.pointwise import pointwise
+
 CALIBRATION_MODES = ("replace", "residual", "off")
 
 # Liu et al. start the linear layers of the replacing form at this standard deviation.
@@ -104,7 +106,7 @@ class AnchorCalibration(nn.Module):
     def attention(self, features: Float[Tensor, "B C *space"]) -> Float[Tensor, "B H A *space"]:
         """Return each voxel's weights over the anchors, head by head; invalid anchors weigh 0."""
         table, bias = self._score_table()
-        scores = _pointwise(features, table.flatten(0, 1), bias.flatten()).unflatten(1, bias.shape)
+        scores = pointwise(features, table.flatten(0, 1), bias.flatten()).unflatten(1, bias.shape)
         invalid = ~self.valid.flatten().view(-1, *[1] * (features.ndim - 2))
         weights = scores.masked_fill(invalid, torch.finfo(scores.dtype).min).softmax(2)
         return functional.dropout(weights, self.dropout, self.training)
@@ -127,10 +129,4 @@ class AnchorCalibration(nn.Module):
 
     @staticmethod
     def _project(weights: Tensor, table: Tensor) -> Tensor:
-        return _pointwise(weights.flatten(1, 2), table, None)
-
-
-def _pointwise(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply `weight` (O, C) to every voxel of `features` (B, C, *space)."""
-    convolution = functional.conv3d if features.ndim == 5 else functional.conv2d
-    return convolution(features, weight.view(*weight.shape, *[1] * (features.ndim - 2)), bias)
+        return pointwise(weights.flatten(1, 2), table, None)

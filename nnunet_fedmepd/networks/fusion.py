@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunet_fedmepd.networks.blocks import BlockSettings, ConvBlock
+from nnunet_fedmepd.networks.pointwise import pointwise
 
 
 def region_probabilities(logits: Float[Tensor, "B H *space"], overlapping: bool) -> Float[Tensor, "B L *space"]:
@@ -33,9 +34,13 @@ def region_probabilities(logits: Float[Tensor, "B H *space"], overlapping: bool)
 def pool_regions(
     features: Float[Tensor, "B MC V"], regions: Float[Tensor, "B L V"], epsilon: float = 1e-6
 ) -> Float[Tensor, "B L MC"]:
-    """Return the mean of the features over each region: sum_v p_lv f_v / sum_v p_lv; near 0 for an empty region."""
+    """Return the mean of the features over each region: sum_v p_lv f_v / sum_v p_lv; near 0 for an empty region.
+
+    The features come first in the product, so that their gradient lies in memory as they do: the transposed form makes
+    every operation after it, down to the encoders, walk memory in strides.
+    """
     weights = regions / (regions.sum(-1, keepdim=True) + epsilon)
-    return torch.bmm(weights, features.transpose(1, 2))
+    return torch.bmm(features, weights.transpose(1, 2)).transpose(1, 2)
 
 
 def normalize_gates(logits: Float[Tensor, "B L M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B L M"]:
@@ -82,8 +87,7 @@ class OwnedModalityConv(nn.Module):
     def forward(self, features: Float[Tensor, "B MC *space"]) -> Float[Tensor, "B O *space"]:
         columns = rearrange(self.weight, "o (n c) ... -> o n c (...)", n=self.n_canonical)
         columns = rearrange(columns.index_select(1, self.owned), "o m c 1 -> o (m c)")
-        conv = functional.conv3d if features.ndim == 5 else functional.conv2d
-        return conv(features, columns.reshape(*columns.shape, *[1] * (features.ndim - 2)), self.bias)
+        return pointwise(features, columns, self.bias)
 
 
 class ModalityGates(nn.Module):
