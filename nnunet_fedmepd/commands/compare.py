@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nnunet_fedmepd.config.loading import load_federation
+from nnunet_fedmepd.config.loading import load_federation, parse_federation
 from nnunet_fedmepd.config.methods import parse_methods
 from nnunet_fedmepd.errors import ConfigurationError
 
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", help="method that the others are tested against (local, or the first)")
     parser.add_argument("--pooled-factor", type=int, default=3, help="pooled trains so many times longer (%(default)s)")
     parser.add_argument("--rounds", type=int, help="instead of the file's number, to try it")
+    parser.add_argument("--fold", type=int, help="instead of the file's; without one there is no plateau to compare at")
     parser.add_argument("--workers", type=int, help="sites that train at the same time, instead of the file's number")
     parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
     parser.add_argument("--mirroring", action="store_true", help="predict mirrored images, too: up to 8 times slower")
@@ -45,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
     federation = load_federation(args.file).on(args.devices, args.workers)
     if args.rounds is not None:
         federation = federation.shortened(args.rounds)
+    if args.fold is not None:
+        file = federation.model_dump()
+        federation = parse_federation({**file, "run": {**file["run"], "fold": args.fold}}, "--fold")
     methods, out = parse_methods(args.methods, federation), args.out.resolve()
     baseline = _baseline(args.baseline, [method.name for method in methods])
     device = next(iter(federation.run.devices), default_device())
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         methods, _seeds(args.seeds), out, Predicting(device, args.mirroring), args.pooled_factor, console
     )
     if federation.run.fold == "all":
-        console.print("run.fold is 'all': without validation cases, methods are compared at the end of training only.")
+        console.print("No validation cases (run.fold is 'all'): methods are compared at the end of training only.")
     rows = comparison.collect() if args.show else comparison.run()
     if not rows:
         raise ConfigurationError(f"Nothing has ended in {out} yet; start the command without --show.")

@@ -26,7 +26,7 @@ DATA = "FedMEPDTinyPlans_3d_fullres"
 
 
 def compare(folder: Path, *options: str, seeds: str = "1") -> int:
-    methods = ("--methods", ",".join(METHODS), "--pooled-factor", "2")
+    methods = ("--methods", ",".join(METHODS), "--pooled-factor", "2", "--fold", "0")
     return main(
         ["compare", str(folder / "small.toml"), "--out", str(folder / "out"), *methods, "--seeds", seeds, *options]
     )
@@ -38,7 +38,7 @@ def original(planned_datasets, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compared")
     with mock.patch.dict(os.environ, copy_folders(planned_datasets, folder)):
         hold_out_cases()
-        (folder / "small.toml").write_text(FILE.format(rounds=ROUNDS).replace("[run]", "[run]\nfold = 0"))
+        (folder / "small.toml").write_text(FILE.format(rounds=ROUNDS))
         assert compare(folder) == 0
     return folder
 
@@ -149,6 +149,7 @@ def test_changed_settings_do_not_mix_with_what_was_trained_before(compared, caps
         (("--baseline", "local"), "The baseline 'local' is none of the methods"),
         (("--seeds", "1,1"), "a seed is named twice"),
         (("--seeds", "one"), "expected whole numbers"),
+        (("--fold", "7"), "there is no fold 7"),
     ],
 )
 def test_what_cannot_be_compared_is_told_before_anything_is_trained(compared, capsys, options, message):
