@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from rich.table import Table
 from nnunet_fedmepd.config.federation import SiteTable
 from nnunet_fedmepd.config.loading import load_federation, recipe
 from nnunet_fedmepd.errors import FedMEPDError
+from nnunet_fedmepd.evaluation.label_maps import mean_dice
 from nnunet_fedmepd.evaluation.segmentation_picture import PredictedCase, draw_segmentations
-from nnunet_fedmepd.evaluation.tables import EvaluationFolder, read_scores
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 
 PREFIX = "Demo"
@@ -54,16 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make data, plan together, train alone and federated, evaluate, compare; goes on where it was interrupted."""
+    """Make data, plan together, train alone and federated, predict, compare; goes on where it was interrupted."""
     size = QUICK if args.quick else FULL
     demo = Demo(args.out.resolve() / ("quick" if args.quick else "full"), size, args.seed)
     started = time.monotonic()
     demo.make_data()
     demo.plan()
     demo.train()
-    demo.evaluate()
+    demo.predict()
     demo.show_table()
     demo.draw_picture()
+    demo.show_next_steps()
     demo.console.print(f"{time.monotonic() - started:.0f} s in all; everything is in {demo.folder}")
     return 0
 
@@ -111,13 +112,12 @@ class Demo:
         workers = () if _has_gpu() else ("--workers", min(os.cpu_count() or 1, len(self.federation.site)))
         for method in self.size.methods:
             command = ("fedmepd", "run", self.federation_file, "--variant", VARIANT_OF[method], *workers)
-            run_folder, environment = self._run_folder(method), self._environment(method)
-            self._run(*command, "--run", run_folder, environment=environment, shown=True)
+            self._run(*command, "--run", self._run_folder(method), method=method, shown=True)
 
-    def evaluate(self) -> None:
-        """Score every site's models on its held-out cases, two methods at a time."""
+    def predict(self) -> None:
+        """Predict the held-out cases of every site with the models of every method, two sites at a time."""
         with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-            list(pool.map(self._evaluate, self.size.methods))
+            list(pool.map(lambda job: self._predict(*job), self._jobs()))
 
     def show_table(self) -> None:
         """Print the Dice of the held-out cases, per site, method and region."""
@@ -128,7 +128,7 @@ class Demo:
         for column in ("site", "modalities", "method", "whole", "core", "enhancing", "mean"):
             left = column in {"site", "modalities", "method"}
             table.add_column(column, justify="left" if left else "right", no_wrap=True)
-        scores = self._scores()
+        scores = {(site.name, method): self._scores(site, method) for site, method in self._jobs()}
         for site in self.federation.site:
             for i, method in enumerate(self.size.methods):
                 who = (f"{site.name}{' (lead)' * site.lead}", "+".join(self._modalities(site))) if i == 0 else ("", "")
@@ -144,6 +144,12 @@ class Demo:
         cases = [self._drawn_case(site) for site in self.federation.site]
         self.console.print(f"picture: {draw_segmentations(cases, self.folder / 'segmentations.png')}")
 
+    def show_next_steps(self) -> None:
+        """Say how to look into the federated run."""
+        folders = [f"{name}={path}" for name, path in self._folders(FEDERATED).items()]
+        run = self._run_folder(FEDERATED)
+        self.console.print(f"Look closer: export {' '.join(folders)}; fedmepd evaluate {run} && fedmepd report {run}")
+
     def _drawn_case(self, site: SiteTable) -> PredictedCase:
         file = min(self._predictions(site, FEDERATED).glob("*.nii.gz")).name
         dataset, last = self.raw / self._dataset(site), len(self._modalities(site)) - 1
@@ -154,22 +160,25 @@ class Demo:
             {method: self._predictions(site, method) / file for method in self.size.methods},
         )
 
-    def _evaluate(self, method: str) -> None:
-        device, log = () if _has_gpu() else ("--device", "cpu"), f"fedmepd_evaluate_{method}"
-        threads = max(1, (os.cpu_count() or 1) // len(self.size.methods))  # more would wait for each other
-        environment = {"OMP_NUM_THREADS": str(threads), **self._environment(method)}
-        self._run("fedmepd", "evaluate", self._run_folder(method), *device, environment=environment, log=log)
+    def _predict(self, site: SiteTable, method: str) -> None:
+        device = () if _has_gpu() else ("-device", "cpu")
+        self._run(
+            *("nnUNetv2_predict", "-i", self.raw / self._dataset(site) / "imagesTs"),
+            *("-o", self._predictions(site, method), "-d", site.dataset, "-f", "all"),
+            *("-tr", "FedMEPDTrainer", "-p", "FedMEPDTinyPlans", "-c", self.federation.planning.configuration),
+            *("--disable_tta", "-npp", 0, "-nps", 0, "--continue_prediction", *device),
+            method=method,
+            log=f"predict_{method}_{site.name}",
+        )
 
-    def _scores(self) -> dict[tuple[str, str], list[float]]:
-        """Return (site, method) -> the mean Dice of each region, and their mean."""
-        means = {}
-        for method in self.size.methods:
-            rows = read_scores(EvaluationFolder(self._run_folder(method)).cases)
-            for site in self.federation.site:
-                own = [row for row in rows if row.site == site.name]
-                dice = [fmean(row.dice for row in own if row.region == region) for region in BRATS_REGIONS]
-                means[site.name, method] = [*dice, fmean(dice)]
-        return means
+    def _jobs(self) -> list[tuple[SiteTable, str]]:
+        return [(site, method) for site in self.federation.site for method in self.size.methods]
+
+    def _scores(self, site: SiteTable, method: str) -> list[float]:
+        """Return the mean Dice of each region, and their mean."""
+        references = self.raw / self._dataset(site) / "labelsTs"
+        means = list(mean_dice(references, self._predictions(site, method), BRATS_REGIONS).values())
+        return [*means, fmean(means)]
 
     def _modalities(self, site: SiteTable) -> tuple[str, ...]:
         return site.modalities or self.federation.modalities
@@ -179,7 +188,7 @@ class Demo:
         return f"Dataset{site.dataset}_{PREFIX}_{site.name}"
 
     def _predictions(self, site: SiteTable, method: str) -> Path:
-        return EvaluationFolder(self._run_folder(method)).predictions(site.name)
+        return self.folder / "predictions" / method / site.name
 
     def _run_folder(self, method: str) -> Path:
         return self.folder / "runs" / method
@@ -187,18 +196,12 @@ class Demo:
     def _results(self, method: str) -> Path:
         return self.folder / f"nnUNet_results_{method}"
 
-    def _run(
-        self,
-        *command: object,
-        environment: Mapping[str, str] | None = None,
-        shown: bool = False,
-        log: str | None = None,
-    ) -> None:
+    def _run(self, *command: object, method: str = FEDERATED, shown: bool = False, log: str | None = None) -> None:
         """Run one command line, printed first; its output goes to a log file, whose end is shown if it fails."""
         words = [str(word) for word in command]
         file = self.folder / f"{log or '_'.join(words[:2] if words[0] == 'fedmepd' else words[:1])}.log"
         self.console.print(f"$ {shlex.join(words).replace(str(self.folder) + os.sep, '')}", style="bold")
-        environment = environment or self._environment(FEDERATED)
+        environment = self._environment(method)
         if shown:
             code = subprocess.run(words, cwd=self.folder, env=environment, check=False).returncode
             ending = ""
@@ -217,9 +220,14 @@ class Demo:
         return {
             **os.environ,
             "PATH": os.pathsep.join([scripts, str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-            "nnUNet_raw": str(self.raw),
-            "nnUNet_preprocessed": str(self.preprocessed),
-            "nnUNet_results": str(self._results(method)),
+            **{name: str(path) for name, path in self._folders(method).items()},
+        }
+
+    def _folders(self, method: str) -> dict[str, Path]:
+        return {
+            "nnUNet_raw": self.raw,
+            "nnUNet_preprocessed": self.preprocessed,
+            "nnUNet_results": self._results(method),
         }
 
 

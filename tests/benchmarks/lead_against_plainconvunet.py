@@ -17,18 +17,16 @@ import os
 import random
 import time
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
-import SimpleITK
 import torch
 
 from dataset_conversion.conversion import convert_brats
 from dataset_conversion.splits import split_by_table
 from nnunet_fedmepd.demo_data.generate import generate
 from nnunet_fedmepd.demo_data.settings import DemoDataSettings
-from nnunet_fedmepd.evaluation.metrics import dice
+from nnunet_fedmepd.evaluation.label_maps import mean_dice
 from nnunet_fedmepd.modalities import BRATS_REGIONS
 from nnunet_fedmepd.nnunet_plugin.registration import register
 
@@ -156,19 +154,7 @@ def predict_and_score(trainer: Any, raw: Path, name: str) -> list[float]:
     cases = sorted({file.name.removesuffix(".nii.gz")[:-5] for file in (raw / "imagesTs").glob("*.nii.gz")})
     files = [[str(file) for file in sorted((raw / "imagesTs").glob(f"{case}_*"))] for case in cases]
     predictor.predict_from_files_sequential(files, [str(out / case) for case in cases], False, True, None)
-    return mean_dice(raw / "labelsTs", out)
-
-
-def mean_dice(references: Path, predictions: Path) -> list[float]:
-    """Return the mean Dice of each region over the predicted cases, by the conventions of `evaluation.metrics`."""
-    pairs = [
-        [SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) for file in (references / own.name, own)]
-        for own in sorted(predictions.glob("*.nii.gz"))
-    ]
-    return [
-        fmean(dice(np.isin(reference, labels), np.isin(prediction, labels)) for reference, prediction in pairs)
-        for labels in BRATS_REGIONS.values()
-    ]
+    return list(mean_dice(raw / "labelsTs", out, BRATS_REGIONS).values())
 
 
 def read(table: Path) -> list[list[str]]:
