@@ -40,6 +40,8 @@ class TrainingSettings:
         anchor_momentum: weight of the old anchor when a lead's anchors move; 0 means that the half-life is the
             published share of the run (published: 0.999 over 1,000 rounds).
         modality_dropout: probability that a training sample keeps a random subset of its modalities only.
+        cpu_bf16: on a CPU, run the network in bfloat16 (weights, loss, optimizer stay in float32): about 1.7 times as
+            fast where the processor has AMX or AVX-512-BF16. On a GPU nnU-Net's float16 is used.
         final_validation: predict and score the validation cases after training, as nnU-Net does.
         seed: of clustering and modality dropout.
     """
@@ -58,6 +60,7 @@ class TrainingSettings:
     auxiliary_weight: float = 0.2
     anchor_momentum: float = 0.0
     modality_dropout: float = 0.0
+    cpu_bf16: bool = False
     final_validation: bool = True
     seed: int = 12345
 

@@ -13,17 +13,18 @@ import torch.distributed as dist
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor
 
 from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import ConfigurationError, UnsupportedError
 from nnunet_fedmepd.maths.anchors import momentum_for
-from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, TrainingOutput, present_modalities
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, present_modalities
 from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
+from nnunet_fedmepd.nnunet_plugin.host_memory import keep_freed_memory
 from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
+from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
 
 
@@ -52,6 +53,8 @@ class FedMEPDTrainer(nnUNetTrainer):
     ) -> None:
         refuse_unsupported(plans, configuration)
         _respect_thread_limit(device)
+        if device.type == "cpu":
+            keep_freed_memory()
         vocabulary = planned_vocabulary(plans)
         self.settings = TrainingSettings.from_plans(plans)
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -142,8 +145,8 @@ class FedMEPDTrainer(nnUNetTrainer):
         data = self._drop_modalities(batch["data"]).to(self.device, non_blocking=True)
         target = [scale.to(self.device, non_blocking=True) for scale in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
-            output: TrainingOutput = self.network(data)
+        with autocast_for(self.device, self.settings.cpu_bf16):
+            output = ready_for_loss(self.network(data))
             loss = self.loss(output, target)
         self._update_weights(loss)
         if self.is_lead:
