@@ -28,7 +28,7 @@ class TrainingOutput(NamedTuple):
 
     segmentation: Tensor  # (B, H, *space) logits
     region_maps: list[Tensor]  # per scale (B, H, *space) logits
-    auxiliary: Tensor | None  # (B, M, H, *space) logits; None outside training
+    auxiliary: Tensor | None  # (B, M, H, *space of its scale) logits; None outside training
     fused: list[Tensor]  # per scale (B, C, *space), detached
 
 
@@ -67,6 +67,7 @@ class FedMEPDNet(nn.Module):
         calibration_dropout: on attention weights in training (published: 0.1).
         shared_encoder: one encoder over all canonical channels, those of absent modalities filled with zeros, instead
             of one per modality: what FedAvg needs, and an ablation (Liu et al. 2025, section 4).
+        auxiliary_scale: at which the auxiliary decoder segments; 0 is full resolution (published).
         deep_supervision: return a `TrainingOutput` instead of the segmentation logits.
 
     A channel that is zero everywhere in a case is an absent modality of that case: it contributes zero features.
@@ -103,6 +104,7 @@ class FedMEPDNet(nn.Module):
         calibration_head_width: int | None = None,
         calibration_dropout: float = 0.0,
         shared_encoder: bool = False,
+        auxiliary_scale: int = 0,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
@@ -152,7 +154,7 @@ class FedMEPDNet(nn.Module):
             )
             for width in stages.features
         )
-        self.auxiliary = AuxiliaryDecoder(settings, stages, num_classes)
+        self.auxiliary = AuxiliaryDecoder(settings, stages, num_classes, auxiliary_scale)
 
     def forward(self, images: Tensor) -> Tensor | TrainingOutput:
         """Segment `images` (B, M, *space), channels in the order of `modalities`.
@@ -273,7 +275,7 @@ class FedMEPDNet(nn.Module):
     def _channels_at_scale(self, scale: int) -> int:
         width, coarsest = self._widths[scale], scale + 1 == len(self.strides)
         encoder = width * self._n_convs[scale]
-        auxiliary = 0 if coarsest else 2 * width
+        auxiliary = 0 if coarsest or scale < self.auxiliary.scale else 2 * width
         decoder = self.decoder.channels_at_scale(scale)
         calibration = self._calibrations()[scale].channels()
         return len(self.encoders) * (encoder + auxiliary) + decoder + calibration

@@ -34,10 +34,11 @@ class FedMEPDLoss(nn.Module):
             if weight:
                 total = total + weight * self.loss(region_map, target)
         if output.auxiliary is not None and self.auxiliary_weight:
-            total = total + self.auxiliary_weight * self._auxiliary(output.auxiliary, targets[0])
+            total = total + self.auxiliary_weight * self._auxiliary(output.auxiliary, targets)
         return total
 
-    def _auxiliary(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _auxiliary(self, logits: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        target = next(target for target in targets if target.shape[2:] == logits.shape[3:])
         return self.loss(logits.flatten(0, 1), target.repeat_interleave(logits.shape[1], 0))
 
 

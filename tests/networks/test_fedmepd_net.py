@@ -212,3 +212,17 @@ def test_with_a_shared_encoder_only_the_input_weights_of_absent_modalities_are_s
         "encoders.all.stages.0.0.conv.weight"
     ]
     assert list(build_network(shared_encoder=True).partly_owned_parameters()) == []
+
+
+def test_the_auxiliary_decoder_may_segment_at_a_coarser_scale_and_costs_less_there():
+    full, coarse = (build_network(deep_supervision=True, auxiliary_scale=scale) for scale in (0, 1))
+    assert coarse(torch.randn(1, 4, 8, 8, 8)).auxiliary.shape == (1, 4, 4, 4, 4, 4)
+    assert coarse.compute_conv_feature_map_size([8, 8, 8]) < full.compute_conv_feature_map_size([8, 8, 8])
+    exchanged = [{name for name, _ in n.named_parameters() if "auxiliary" not in name} for n in (full, coarse)]
+    assert exchanged[0] == exchanged[1]
+
+
+@pytest.mark.parametrize("scale", [-1, 3])
+def test_an_auxiliary_scale_that_the_network_does_not_have_is_refused(scale):
+    with pytest.raises(ConfigurationError, match=f"auxiliary_scale is {scale}; expected 0 to 2"):
+        build_network(auxiliary_scale=scale)

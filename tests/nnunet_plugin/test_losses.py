@@ -23,6 +23,18 @@ def test_region_maps_weigh_in_scale_by_scale():
     assert FedMEPDLoss(mean_logit, [0.5, 0.25, 2.0], 1.0)(output(), TARGETS) == 1 + 5 + 25 + 14
 
 
+def test_the_auxiliary_term_is_taken_at_the_scale_that_the_auxiliary_decoder_segments():
+    auxiliary = torch.zeros(1, 3, 2, 2, 2)
+    seen = []
+
+    def loss(logits, target):
+        seen.append((logits.shape, target.shape))
+        return logits.mean()
+
+    FedMEPDLoss(loss, [0.0, 0.0, 0.0], 0.5)(output(auxiliary), TARGETS)
+    assert seen[-1] == ((3, 2, 2, 2), (3, 1, 2, 2))
+
+
 def test_the_auxiliary_term_is_the_mean_over_the_owned_modalities():
     auxiliary = torch.stack([torch.full((1, 2, 4, 4), 2.0), torch.full((1, 2, 4, 4), 4.0)], 1)
     assert FedMEPDLoss(mean_logit, [0.0, 0.0, 0.0], 0.5)(output(auxiliary), TARGETS) == 1 + 0.5 * 3
