@@ -37,7 +37,7 @@ class CaseScore:
         hd95_mm: Hausdorff distance, 95th percentile.
         lesion_dice: mean over lesions, 0 to 1.
         reference_ml, prediction_ml: volumes of the region.
-        made_of: digest of the checkpoint, the images and the reference: the row holds as long as these are the same.
+        made_of: digest of the model, the images and the reference: the row holds as long as these are the same.
     """
 
     site: str

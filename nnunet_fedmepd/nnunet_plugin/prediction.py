@@ -38,14 +38,23 @@ class TrainedModel:
         return self.folder / f"checkpoint_{self.checkpoint}.pth"
 
     def digest(self) -> str:
-        """Return a SHA-256 of the checkpoint."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        """Return a SHA-256 of the plans and the weights; a file with the same weights may have other bytes."""
+        digest = hashlib.sha256((self.folder.parent / "plans.json").read_bytes())
+        for name, tensor in sorted(self._content()["network_weights"].items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def steps(self) -> int:
         """Return after how many training steps it was saved."""
-        epochs = torch.load(self.file, map_location="cpu", weights_only=False)["current_epoch"]
         plans = json.loads((self.folder.parent / "plans.json").read_text())
-        return int(epochs) * TrainingSettings.from_plans(plans, environment={}).num_iterations_per_epoch
+        return (
+            int(self._content()["current_epoch"])
+            * TrainingSettings.from_plans(plans, environment={}).num_iterations_per_epoch
+        )
+
+    def _content(self) -> dict[str, Any]:
+        return torch.load(self.file, map_location="cpu", weights_only=False)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,13 @@ def test_only_what_is_new_is_predicted(ended):
     assert changed(before, times(ended)) == {"predictions/b/test0.nii.gz"}
 
     before, checkpoint = times(ended), torch.load(model("lead"), weights_only=False)
-    torch.save({**checkpoint, "current_epoch": 99}, model("lead"))
+    torch.save({**checkpoint, "optimizer_state": {}}, model("lead"))
+    evaluate(ended)
+    assert times(ended) == before
+
+    bias = "decoder.merges.0.0.conv.bias"
+    checkpoint["network_weights"][bias] += 1
+    torch.save(checkpoint, model("lead"))
     evaluate(ended)
     assert changed(before, times(ended)) == {"predictions/lead/test0.nii.gz"}
 
