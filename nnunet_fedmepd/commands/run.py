@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     federation = federation.on(args.devices, args.workers)
     folder = args.run or default_run_folder(federation)
     run_federation(federation, folder, console, args.overwrite, args.profile)
-    console.print(f"The run is complete: {folder}. Predict with every site's model, for example:")
+    console.print(f"The run is complete. Scores: fedmepd evaluate {folder}. A page about it: fedmepd report {folder}.")
+    console.print("Predict with every site's model, for example:")
     console.print(
         f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {federation.site[0].dataset} -tr FedMEPDTrainer "
         f"-p {plans_name_of(federation.planning.planner)} -c {federation.planning.configuration} "
