@@ -33,7 +33,7 @@ def show_profile(folder: Path, console: Console) -> None:
 
 def profile_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     """Return mean seconds a round, one row per party and one column per phase; last, shares of the time not waited."""
-    phases = [phase for phase in PHASES if any(line["seconds"].get(phase, 0) > 0 for line in lines)]
+    phases = [phase for phase in PHASES if any(line["seconds"].get(phase, 0) >= 0.005 for line in lines)]
     table = Table(title="Seconds a round", title_justify="left")
     table.add_column("", no_wrap=True)
     for phase in (*phases, "all"):

@@ -24,7 +24,7 @@ from nnunet_fedmepd.nnunet_plugin.trainer import FedMEPDTrainer
 
 PHASES = (
     *("data", "forward", "backward", "optimizer", "validation"),
-    *("bookkeeping", "protocol", "codec", "disk", "waiting"),
+    *("bookkeeping", "protocol", "codec", "disk", "waiting", "tracing"),
 )
 TRACED_STEPS = 3
 
@@ -90,12 +90,15 @@ class Profile(NoProfile):
     @contextmanager
     def training(self, who: str, trainer: FedMEPDTrainer, watch: Stopwatch) -> Iterator[None]:
         with self._traces(who) as step_ends:
+            watch.lap("tracing")
             hooks = set_hooks(trainer, watch, step_ends)
             try:
                 yield
             finally:
                 for hook in hooks:
                     hook.remove()
+            watch.lap("bookkeeping")
+        watch.lap("tracing")
 
     @contextmanager
     def _traces(self, who: str) -> Iterator[Callable[[], None]]:
@@ -120,6 +123,7 @@ def set_hooks(trainer: FedMEPDTrainer, watch: Stopwatch, step_ends: Callable[[],
     def optimizer_ends(*_: Any) -> None:
         lap("optimizer")
         step_ends()
+        lap("tracing")
 
     return [
         network.register_forward_pre_hook(lambda *_: lap("data")),
