@@ -78,13 +78,12 @@ def saved_bytes(forward: Callable[[], Tensor], network: nn.Module) -> int:
     storages: dict[int, int] = {}
     kept = []  # so that no address is used twice
 
-    def note(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> None:  # handing the tensor back would tie it to its own graph, for good
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             storages[storage.data_ptr()] = storage.nbytes()
             kept.append(tensor.detach())
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing):
         forward()
     return sum(storages.values())

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from nnunet_fedmepd.nnunet_plugin.host_memory import keep_freed_memory
 from tests.benchmarks.aggregation_table import aggregation_rows
 from tests.benchmarks.measurements import Measured, as_table
 from tests.benchmarks.step_table import step_rows
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--store", action="store_true", help="replace the stored numbers")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the trainer does; for every network here
     stored: dict[str, float] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     console, rows = Console(width=max(110, Console().width)), []
     for name in args.tables:

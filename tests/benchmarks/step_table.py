@@ -26,6 +26,8 @@ def step_rows(patch: int, batch: int, repeats: int) -> Iterator[Measured]:
         yield Measured(f"{where}: step", ours, "s", None, False)
         yield Measured(f"{where}: published / ours (floor {floor}; goal)", published / ours, "x", goal, True)
         yield Measured(f"{where}: published / ours in bf16", published / seconds["ours, bf16"], "x", bf16, True)
+        coarser = published / seconds["ours, auxiliary_scale 1"]
+        yield Measured(f"{where}: published / ours with auxiliary_scale 1", coarser, "x", goal, True)
         yield Measured(f"{where}: ours / PlainConvUNet", ours / seconds["PlainConvUNet"], "x", plain, False)
         yield Measured(f"{where}: ours / ResEnc M", ours / seconds["ResEnc M"], "x", None, False)
         share = saved["ours"] / saved["published structure"]

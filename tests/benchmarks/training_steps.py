@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,9 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, nnunet_region_weights
+from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
+from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from tests.benchmarks.planned_networks import (
     CANONICAL,
     N_CLASSES,
@@ -51,8 +52,10 @@ class TrainingStep:
 
     def forward(self) -> Tensor:
         """Return the loss."""
-        with torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext():
-            return self.loss(self.network(self.images), self.targets)
+        with autocast_for(torch.device("cpu"), self.bf16):
+            output = self.network(self.images)
+            ready = ready_for_loss(output) if isinstance(output, TrainingOutput) else output
+            return self.loss(ready, self.targets)
 
     def __call__(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -62,45 +65,49 @@ class TrainingStep:
 
 
 def compared_steps(modalities: Sequence[str], patch: int, batch: int) -> list[TrainingStep]:
-    """Return the steps of a site: ours, ours in bf16, the published structure, nnU-Net's two networks."""
+    """Return the steps of a site: ours, in bf16, with a coarser auxiliary decoder; the published; nnU-Net's two."""
     everything, targets = made_up_batch(patch, batch)
     own = everything[:, [CANONICAL.index(m) for m in modalities]].contiguous()
     blanked = torch.zeros_like(everything)
     blanked[:, [CANONICAL.index(m) for m in modalities]] = own
     published = fedmepd_net(CANONICAL, patch, calibration="replace", calibration_heads=8, calibration_dropout=0.1)
     n = len(modalities)
+    loss = our_loss(len(targets))
     return [
-        TrainingStep("ours", fedmepd_net(modalities, patch), own, targets, our_loss(len(targets))),
-        TrainingStep("ours, bf16", fedmepd_net(modalities, patch), own, targets, our_loss(len(targets)), bf16=True),
+        TrainingStep("ours", fedmepd_net(modalities, patch), own, targets, loss),
+        TrainingStep("ours, bf16", fedmepd_net(modalities, patch), own, targets, loss, bf16=True),
+        TrainingStep("ours, auxiliary_scale 1", fedmepd_net(modalities, patch, auxiliary_scale=1), own, targets, loss),
         TrainingStep(
             "published structure", PublishedStructure(published, tuple(modalities)), blanked, targets, published_loss
         ),
-        TrainingStep("PlainConvUNet", plain_conv_unet(n, patch), own, targets, nnunet_loss(len(targets))),
-        TrainingStep("ResEnc M", residual_encoder_unet(n, patch), own, targets, nnunet_loss(len(targets))),
+        TrainingStep("PlainConvUNet", plain_conv_unet(n, patch), own, targets, nnunet_loss),
+        TrainingStep("ResEnc M", residual_encoder_unet(n, patch), own, targets, nnunet_loss),
     ]
 
 
 def made_up_batch(patch: int, batch: int) -> tuple[Tensor, list[Tensor]]:
-    """Return images of every canonical modality, and labels of a few boxes at every scale that nnU-Net supervises."""
+    """Return images of every canonical modality, and labels of a few boxes at every scale."""
     torch.manual_seed(1)
     labels = torch.zeros(batch, 1, patch, patch, patch)
     for label in range(1, N_CLASSES):
         margin = patch * label // 8
         labels[:, :, margin:-margin, margin:-margin, margin:-margin] = label
-    n_scales = len(fedmepd_net(("T1ce",), patch).strides) - 1
+    n_scales = len(fedmepd_net(("T1ce",), patch).strides)
     targets = [labels[..., :: 2**s, :: 2**s, :: 2**s] for s in range(n_scales)]
     return torch.randn(batch, len(CANONICAL), patch, patch, patch), targets
 
 
 def our_loss(n_targets: int) -> FedMEPDLoss:
     """Return the trainer's default loss."""
-    weights = [0.3 * weight for weight in nnunet_region_weights(n_targets)]
+    weights = [0.3 * weight for weight in region_scale_weights(n_targets)]
     return FedMEPDLoss(_dice_and_cross_entropy(), weights, 0.2)
 
 
-def nnunet_loss(n_targets: int) -> LossOf:
-    """Return nnU-Net's loss over the scales."""
-    return DeepSupervisionWrapper(_dice_and_cross_entropy(), nnunet_region_weights(n_targets))
+def nnunet_loss(output: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Return nnU-Net's loss, which leaves out the two lowest scales."""
+    weights = [2.0**-scale for scale in range(len(output) - 1)] + [0.0]
+    loss = DeepSupervisionWrapper(_dice_and_cross_entropy(), [w / sum(weights) for w in weights])
+    return loss(output, targets[: len(output)])
 
 
 def published_loss(output: PublishedOutput, targets: list[Tensor]) -> Tensor:
