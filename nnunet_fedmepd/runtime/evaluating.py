@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.evaluation.metrics import score_regions
@@ -23,6 +22,7 @@ from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_s
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOutCase
 from nnunet_fedmepd.nnunet_plugin.prediction import CasePredictor, PreparedCase
 from nnunet_fedmepd.runtime.finished_run import SiteModel
+from nnunet_fedmepd.runtime.progress import counting_bar
 from nnunet_fedmepd.runtime.run_folder import RunError
 
 _DIGITS = 16
@@ -204,10 +204,6 @@ def _alone(folder: EvaluationFolder) -> Iterator[None]:
 
 @contextmanager
 def _progress(console: Console, unit: str, targets: Sequence[SiteModel]) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(
-        *columns, TextColumn("left:"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
-    with bar:
+    with counting_bar(console) as bar:
         task = bar.add_task(f"evaluating {unit}", total=sum(len(target.held_out.cases) for target in targets))
         yield lambda: bar.advance(task)

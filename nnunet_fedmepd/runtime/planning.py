@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from nnunet_fedmepd.config.federation import Federation, PlanningTable, SiteTable
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError, FedMEPDError
@@ -46,6 +46,7 @@ from nnunet_fedmepd.nnunet_plugin.raw_dataset import RawDataset, open_raw_datase
 from nnunet_fedmepd.nnunet_plugin.registration import register
 from nnunet_fedmepd.nnunet_plugin.site_cases import site_cases
 from nnunet_fedmepd.nnunet_plugin.site_preparation import Adopted, MapCases, adopt_plans
+from nnunet_fedmepd.runtime.progress import counting_bar
 
 Advance = Callable[[], None]
 _Answer = TypeVar("_Answer")
@@ -118,7 +119,7 @@ def plan_together(federation: Federation, console: Console, n_processes: int = 1
     register()
     planner_class(federation.planning.planner)  # an unknown one is told before work starts
     sites = open_sites(federation, federation.vocabulary, n_processes)
-    with _progress(console) as progress:
+    with counting_bar(console) as progress:
         plans = _planned(sites, federation.vocabulary, federation.planning, console, progress)
         adopted = _adopted(sites, plans, federation.planning.configuration, n_processes, progress)
     for name, result in adopted.items():
@@ -261,19 +262,6 @@ def _print_leaving(console: Console, name: str, when: str, lines: list[str]) -> 
 def _told(result: Adopted) -> str:
     plans = "new plans" if result.plans_written else "plans unchanged"
     return f"{plans}, {result.n_preprocessed} cases preprocessed" if result.changed else "unchanged"
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 @contextmanager

@@ -14,6 +14,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PACKAGE_LOGGER = "nnunet_fedmepd"
 
 
+def counting_bar(console: Console, unit: str = "") -> Progress:
+    """Return a bar that counts, and tells the time taken and left; it is silent without a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class RunProgress:
     """Observes a run and draws a bar over all training steps; without a terminal there are only the lines.
 
@@ -26,17 +41,7 @@ class RunProgress:
 
     def __init__(self, console: Console, n_rounds: int, n_turns: int, steps: int) -> None:
         self._steps, self._n_rounds, self._n_turns, self._turns = steps, n_rounds, n_turns, 0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self.bar = counting_bar(console, "steps")
         self._task = self.bar.add_task("starting", total=n_rounds * n_turns * steps)
 
     def round_begins(self, round_number: int) -> None:
