@@ -163,3 +163,11 @@ def test_without_plans_it_says_what_is_missing_to_list_the_arrays(capsys, tmp_pa
     assert code == 0
     assert "The arrays that leave a site are listed once there are plans." in printed
     assert "Run `fedmepd plan` with this file first." in printed
+
+
+@pytest.mark.usefixtures("no_nnunet_folders")
+def test_a_codec_is_declared(capsys, tmp_path):
+    _, without, _ = checked(capsys, write_file(tmp_path), "--what-leaves")
+    _, with_codec, _ = checked(capsys, write_file(tmp_path, tables='[method]\ncodec = "int8"'), "--what-leaves")
+    assert "codec" not in without
+    assert "by the codec int8" in with_codec

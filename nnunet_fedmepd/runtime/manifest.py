@@ -35,6 +35,8 @@ def declared(federation: Federation) -> Iterator[str]:
         elif method.decoder == "shared":
             yield "  the fusion decoder, and its weight"
         yield "  the run's id, the site's name, the round, the number of training cases"
+        if method.codec != "none":
+            yield f"  parameters travel as differences from those handed over, by the codec {method.codec}"
         if method.lead_role == "lead" and federation.leads:
             anchors = ", and its anchors (class means of features over many voxels)" if method.anchors else ""
             yield f"In every round, from a lead: all encoders, the whole fusion decoder{anchors}"
