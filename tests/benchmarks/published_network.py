@@ -21,6 +21,8 @@ from torch.nn import functional
 from nnunet_fedmepd.networks.calibration import AnchorCalibration
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 from nnunet_fedmepd.networks.fusion import RegionAwareFusion, normalize_gates, region_probabilities
+from nnunet_fedmepd.networks.normalization import InstanceNorm3d
+from nnunet_fedmepd.networks.pointwise import PointwiseConv3d
 
 
 class PublishedOutput(NamedTuple):
@@ -41,7 +43,7 @@ class PublishedStructure(nn.Module):
 
     def __init__(self, network: FedMEPDNet, owned: tuple[str, ...]) -> None:
         super().__init__()
-        self.network = network
+        self.network = in_plain_pytorch(network)
         self.register_buffer("mask", torch.tensor([m in owned for m in network.modalities]))
 
     def forward(self, images: Tensor) -> PublishedOutput:
@@ -69,9 +71,18 @@ class PublishedStructure(nn.Module):
         return decoder.segmentation_head(decoded), region_maps
 
 
+def in_plain_pytorch(network: FedMEPDNet) -> FedMEPDNet:
+    """Change a network's layers, in place, to the classes that PyTorch has for them; returns it."""
+    plain = {InstanceNorm3d: nn.InstanceNorm3d, PointwiseConv3d: nn.Conv3d}
+    for module in network.modules():
+        module.__class__ = plain.get(type(module), type(module))
+    return network
+
+
 def fuse(module: RegionAwareFusion, features: Tensor, present: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return fused features (B, C, X, Y, Z) and the region map from (B, M, C, X, Y, Z), region by region."""
-    shortcut = module.shortcut(features.flatten(1, 2))
+    conv = module.shortcut.conv  # every modality is there, so all columns of its weight are
+    shortcut = module.shortcut.after(functional.conv3d(features.flatten(1, 2), conv.weight, conv.bias))
     context = shortcut if coarser is None else torch.cat([shortcut, coarser], 1)
     logits = module.region_head(module.region_features(context))
     regions = region_probabilities(logits.detach(), module.overlapping)
