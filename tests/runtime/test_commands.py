@@ -44,6 +44,14 @@ devices = ["cpu"]
 """
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Undo that a shell lets what it starts in the background ignore Ctrl-C: children inherit it from the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def file(datasets, tmp_path) -> Path:
     path = tmp_path / "small.toml"
