@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.config.federation import Federation, SiteTable
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver
 from nnunet_fedmepd.federation.wire import decode, encode
@@ -105,8 +105,7 @@ class ProcessPool:
             for device in devices
         ]
         self._process_ids = [process.submit(os.getpid) for process in self._processes]
-        names = list(settings.sites)
-        self._home = {name: self._processes[i % len(devices)] for i, name in enumerate(names)}
+        self._home = {name: self._processes[i] for name, i in homes(settings.federation, len(devices)).items()}
 
     def take_turns(
         self, round_number: int, hand_overs: Mapping[str, Callable[[], HandOver | None]], advance: Advance
@@ -142,6 +141,27 @@ class ProcessPool:
                 f"The process that trained site {site!r} died: killed, or out of memory. Every finished turn is saved; "
                 "start the same command again, with fewer workers if memory was short."
             ) from None
+
+
+def homes(federation: Federation, n_processes: int) -> dict[str, int]:
+    """Return site -> process, such that all processes have about as much to do in a round.
+
+    A turn takes about as long as two modalities plus those that the site owns. Leads take theirs after the sites, so
+    they are shared out by themselves.
+    """
+    home: dict[str, int] = {}
+    leads_apart = federation.method.lead_role == "lead"
+    for apart in (False, True):
+        loads = [0] * n_processes
+        group = [site for site in federation.site if (site.lead and leads_apart) is apart]
+        for site in sorted(group, key=_cost, reverse=True):
+            home[site.name] = loads.index(min(loads))
+            loads[home[site.name]] += _cost(site)
+    return home
+
+
+def _cost(site: SiteTable) -> int:
+    return 2 + len(site.modalities or ())
 
 
 def start_workers(settings: WorkerSettings) -> Workers:
