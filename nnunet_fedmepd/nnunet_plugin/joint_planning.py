@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -20,6 +19,7 @@ from typing import Any
 from nnunet_fedmepd.config.cross_checks import federation_vocabulary as federation_vocabulary  # noqa: PLC0414
 from nnunet_fedmepd.errors import ModalityError
 from nnunet_fedmepd.modalities import ModalityVocabulary
+from nnunet_fedmepd.nnunet_plugin.environment import environment
 from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.planner import planner_class
 
@@ -147,13 +147,5 @@ def _nnunet_folders() -> Iterator[tuple[Path, Path]]:
             (place / VIRTUAL_DATASET).mkdir(parents=True)
         # nnU-Net's planner sets as many threads as there are augmentation workers, and cannot with 0.
         variables = {**{name: str(place) for name, place in places.items()}, "nnUNet_n_proc_DA": "1"}
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
+        with environment(variables):
             yield (places["nnUNet_raw"] / VIRTUAL_DATASET, places["nnUNet_preprocessed"] / VIRTUAL_DATASET)
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value

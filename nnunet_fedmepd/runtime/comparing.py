@@ -8,7 +8,6 @@ OUT/comparison.csv                      every score so far
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from nnunet_fedmepd.config.methods import Method
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
 from nnunet_fedmepd.evaluation.tables import EvaluationFolder
+from nnunet_fedmepd.nnunet_plugin.environment import environment
 from nnunet_fedmepd.runtime.evaluating import BusyError, Predicting, evaluate_sites
 from nnunet_fedmepd.runtime.finished_run import SiteModel, find_held_out, open_finished_run
 from nnunet_fedmepd.runtime.pooling import PooledFederation, pool_sites
@@ -164,16 +164,8 @@ class Comparison:
 
 @contextmanager
 def nnunet_folders(**folders: Path) -> Iterator[None]:
-    """Set some of nnU-Net's environment variables for a while, for this process and those that it starts."""
-    before = {name: os.environ.get(name) for name in folders}
-    for name, folder in folders.items():
+    """Let nnU-Net use other folders for a while; they are made."""
+    for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ[name] = str(folder)
-    try:
+    with environment({name: str(folder) for name, folder in folders.items()}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
