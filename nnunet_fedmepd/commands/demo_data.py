@@ -25,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test-per-site", type=int, default=default.test_per_site, metavar="N",
         help="the last N cases of each site get the split `test` (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--val-per-site", type=int, default=default.val_per_site, metavar="N",
+        help="the N cases before those get the split `val`: they choose the model (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=default.seed, help="(%(default)s)")
     parser.add_argument("--layout", choices=list(LAYOUTS), default=default.layout, help="(%(default)s)")
     _add_image_arguments(parser, default)
@@ -67,6 +71,7 @@ def _read_settings(args: argparse.Namespace) -> DemoDataSettings:
         spacing_mm=spacing_mm,
         sites=args.sites,
         cases_per_site=counts[0] if len(counts) == 1 else counts,
+        val_per_site=args.val_per_site,
         test_per_site=args.test_per_site,
         seed=args.seed,
         heterogeneity=args.heterogeneity,

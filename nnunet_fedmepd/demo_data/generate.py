@@ -82,8 +82,10 @@ def plan_cases(settings: DemoDataSettings, sites: list[Site]) -> list[CaseTask]:
 
 
 def _split(settings: DemoDataSettings, site_index: int, case_index: int) -> str:
-    training_cases = settings.case_counts[site_index] - settings.test_per_site
-    return "train" if case_index < training_cases else "test"
+    first_test = settings.case_counts[site_index] - settings.test_per_site
+    if case_index >= first_test:
+        return "test"
+    return "val" if case_index >= first_test - settings.val_per_site else "train"
 
 
 def _claim_folder(out: Path, settings: DemoDataSettings, sites: list[Site]) -> None:

@@ -21,7 +21,7 @@ class CaseRecord:
     Args:
         case: identifier, the name of the case's folder.
         site: name of its site.
-        split: `train` or `test`.
+        split: `train`, `val` or `test`.
         folder: the case's folder, relative to the data set's.
         site_index, case_index: its site's number and its number within the site, from 0.
         patient: what is known about the patient.

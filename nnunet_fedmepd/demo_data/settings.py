@@ -28,6 +28,7 @@ class DemoDataSettings:
         spacing_mm: edge of the cubic voxels.
         sites: number of sites.
         cases_per_site: one number for all sites, or one for each.
+        val_per_site: how many cases of each site, those before the test cases, are marked `val`: they choose the model.
         test_per_site: how many cases, the last of each site, are marked `test`; all others `train`.
         seed: cases depend on it, their site's index and their index within the site.
         heterogeneity: how far sites differ; 0: only in grey value scale and slice blur, 1: usual, 2: strongly.
@@ -44,6 +45,7 @@ class DemoDataSettings:
     spacing_mm: float = 2.0
     sites: int = 4
     cases_per_site: int | tuple[int, ...] = 10
+    val_per_site: int = 0
     test_per_site: int = 0
     seed: int = 1
     heterogeneity: float = 1.0
@@ -95,8 +97,12 @@ class DemoDataSettings:
         _require(len(counts) == self.sites, "cases-per-site", one_each, self.cases_per_site)
         in_range = all(1 <= count <= MOST_CASES_PER_SITE for count in counts)
         _require(in_range, "cases-per-site", f"1 to {MOST_CASES_PER_SITE}", self.cases_per_site)
-        leaves_some = f"0 to {min(counts) - 1}, so that the smallest site keeps a training case"
-        _require(0 <= self.test_per_site < min(counts), "test-per-site", leaves_some, self.test_per_site)
+        most = min(counts) - 1
+        for name in ("test_per_site", "val_per_site"):
+            count, option = getattr(self, name), name.replace("_", "-")
+            leaves_some = f"0 to {most}, so that the smallest site keeps a training case"
+            _require(0 <= count <= most, option, leaves_some, count)
+            most -= count
 
     def _check_names(self) -> None:
         if self.site_names is None:

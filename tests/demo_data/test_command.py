@@ -25,11 +25,14 @@ def test_the_command_makes_the_data_and_the_picture(tmp_path: Path, capsys: pyte
 def test_every_option_reaches_the_settings(tmp_path: Path) -> None:
     options = {"seed": 5, "sites": 1, "heterogeneity": 0.5, "confounders": 0.25, "mass_effect": 2.0}
     flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    counts = ["--cases-per-site", "2", "--test-per-site", "1", "--layout", "brats2018"]
+    counts = ["--cases-per-site", "3", "--val-per-site", "1", "--test-per-site", "1", "--layout", "brats2018"]
     assert main(["demo-data", str(tmp_path / "data"), *SMALL, *flags, *counts]) == 0
     stored = json.loads((tmp_path / "data" / "demo_data.json").read_text(encoding="utf-8"))
-    expected = options | {"cases_per_site": 2, "test_per_site": 1, "layout": "brats2018", "spacing_mm": 4.0}
+    counted = {"cases_per_site": 3, "val_per_site": 1, "test_per_site": 1}
+    expected = options | counted | {"layout": "brats2018", "spacing_mm": 4.0}
     assert {name: stored[name] for name in expected} == expected
+    with (tmp_path / "data" / "site_mapping.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["split"] for row in csv.DictReader(file)] == ["train", "val", "test"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from nnunet_fedmepd.errors import ConfigurationError
         ({"cases_per_site": 0}, "cases-per-site: expected 1 to 676; found 0"),
         ({"cases_per_site": 677}, "cases-per-site: expected 1 to 676; found 677"),
         ({"cases_per_site": (9, 9, 9, 2), "test_per_site": 2}, "test-per-site: expected 0 to 1, so that"),
+        ({"cases_per_site": 4, "test_per_site": 2, "val_per_site": 2}, "val-per-site: expected 0 to 1, so that"),
         ({"test_per_site": -1}, "test-per-site: expected 0 to 9"),
         ({"heterogeneity": 3.5}, "heterogeneity: expected a number from 0 to 3; found 3.5"),
         ({"confounders": -0.1}, "confounders: expected a number from 0 to 2"),
