@@ -7,16 +7,19 @@ KIT/ca.crt  server.crt  server.key            sites know the coordinator by thes
 KIT/client_ca.crt                             the coordinator knows sites' connections by this
 KIT/sites/NAME.pub                            the public key of every site's node
 KIT/nginx.conf  *.service                     the proxy in front of the engine; units for systemd
-KIT/flwr/  flower.db  logs/  run/             of the engine; the run's folder
+KIT/flwr/  flower.db  nodes.json              of the engine
+KIT/run/  logs/  tmp/                         the run's folder; the processes' logs and short-lived files
 
 Of a site:
 KIT/kit.toml                                  who it is, and where the coordinator is; see `SiteKit`
 KIT/site.toml                                 its own data and devices: the only file that the site edits
 KIT/federation.toml
 KIT/ca.crt  client.crt  client.key            the connection to the coordinator
+KIT/client_ca.crt                             the node knows its proxy on the loopback address by this
 KIT/supernode.key  supernode.pub              its node signs with it
 KIT/nginx.conf  *.service
-KIT/state/  spool/  logs/                     the site's run folder; files handed between its processes
+KIT/state/  spool/                            the site's run folder; files handed between its processes
+KIT/logs/  tmp/                               the processes' logs and short-lived files
 """
 
 from __future__ import annotations
@@ -38,6 +41,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+KIT_VARIABLE = "FEDMEPD_KIT"
+"""Environment variable: the folder of the kit that an engine's process, and whatever it starts, belongs to."""
 
 NNUNET_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
@@ -101,13 +107,15 @@ class OwnFile(_File):
         nnunet_results: folder.
         dataset: number or full name at this site; empty: that of the federation file.
         device: such as `cuda:0`, `cpu`; empty: the first GPU, else the CPU.
+        via: `host:port` of a tunnel to the coordinator, where the network lets nothing out directly.
     """
 
     nnunet_raw: str = ""
     nnunet_preprocessed: str = ""
     nnunet_results: str = ""
     dataset: int | str = ""
-    device: str = Field("", pattern=r"(cpu|mps|cuda(:\d+)?)?$")
+    device: str = Field("", pattern=r"^(cpu|mps|cuda(:\d+)?)?$")
+    via: str = Field("", pattern=r"^(\S+:\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,14 @@ class CoordinatorKit:
         """Folder of the processes' logs."""
         return self.folder / "logs"
 
+    @property
+    def node_file(self) -> Path:
+        """JSON, site -> id of its node in the engine; made when the engine starts.
+
+        It follows from the registered keys. What a node says about itself does not tell which site it is.
+        """
+        return self.folder / "nodes.json"
+
     def node_key(self, site: str) -> Path:
         """Return the public key of a site's node."""
         return self.folder / "sites" / f"{site}.pub"
@@ -172,6 +188,7 @@ class SiteKit:
     nnunet_results: Path
     dataset: int | str
     device: str
+    via: str
 
     @property
     def federation_file(self) -> Path:
@@ -239,6 +256,7 @@ def load_site_kit(folder: str | Path) -> SiteKit:
         nnunet_results=results,
         dataset=own.dataset or table.dataset,
         device=own.device,
+        via=own.via,
     )
 
 
