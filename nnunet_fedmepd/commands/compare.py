@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Train and evaluate what is not done yet; print the tables and draw the figure."""
     from nnunet_fedmepd.evaluation.comparison import compare
     from nnunet_fedmepd.evaluation.comparison_views import comparison_table, draw_comparison
+    from nnunet_fedmepd.evaluation.convergence import converge
+    from nnunet_fedmepd.evaluation.convergence_table import convergence_table
     from nnunet_fedmepd.runtime.comparing import Comparison
     from nnunet_fedmepd.runtime.evaluating import Predicting
     from nnunet_fedmepd.runtime.workers import default_device
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     results = compare(rows, baseline, [site.name for site in federation.leads])
     for checkpoint in comparison.checkpoints:
         console.print(comparison_table(results, checkpoint, baseline))
+    if federation.run.fold != "all":  # with it, validation patches come from training cases
+        console.print(convergence_table(converge(comparison.curves(), baseline), baseline))
     figure = draw_comparison(results, out / "comparison.png")
     console.print(f"every score: {comparison.table}\nfigure: {figure}")
     return 0

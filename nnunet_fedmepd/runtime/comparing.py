@@ -4,6 +4,7 @@ OUT/METHOD/seed_SEED/run/               as of `fedmepd run`, with the evaluation
 OUT/METHOD/seed_SEED/nnUNet_results/    its models
 OUT/pooled_data/                        preprocessed datasets of several sites together
 OUT/comparison.csv                      every score so far
+OUT/curves.csv                          pseudo Dice on validation patches, round by round
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from rich.console import Console
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.loading import parse_federation
 from nnunet_fedmepd.config.methods import Method
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
+from nnunet_fedmepd.evaluation.convergence import CurvePoint, write_curves
 from nnunet_fedmepd.evaluation.tables import EvaluationFolder
 from nnunet_fedmepd.nnunet_plugin.environment import environment
 from nnunet_fedmepd.runtime.evaluating import BusyError, Predicting, evaluate_sites
 from nnunet_fedmepd.runtime.finished_run import SiteModel, find_held_out, open_finished_run
 from nnunet_fedmepd.runtime.pooling import PooledFederation, pool_sites
 from nnunet_fedmepd.runtime.preparation import prepare
+from nnunet_fedmepd.runtime.run_folder import RunFolder
 from nnunet_fedmepd.runtime.running import is_finished, run_federation
 
 
@@ -114,6 +118,25 @@ class Comparison:
                     self._console.print(f"{trial.method.name}, seed {trial.seed}: being evaluated, left out")
         write_comparison(self.table, scores)
         return scores
+
+    def curves(self) -> list[CurvePoint]:
+        """Return how good every ended trial's models were after every round, and write it down."""
+        points = [point for trial in self.trials if self._has_ended(trial) for point in self._curves_of(trial)]
+        write_curves(self.out / "curves.csv", points)
+        return points
+
+    def _curves_of(self, trial: Trial) -> list[CurvePoint]:
+        """Return the curves of every site, or of the pool that stands for it."""
+        federation = trial.federation
+        pool_of = dict(self._pools(trial).pool_of) if trial.method.pooled else {}
+        steps = federation.epochs_per_round * federation.training_settings(TrainingSettings()).num_iterations_per_epoch
+        turns = [line for line in RunFolder(trial.run).journal() if "pseudo_dice" in line]
+        return [
+            CurvePoint(trial.method.name, trial.seed, site.name, line["round"] * steps, line["pseudo_dice"])
+            for site in federation.site
+            for line in turns
+            if line["site"] == pool_of.get(site.name, site.name)
+        ]
 
     def _has_ended(self, trial: Trial) -> bool:
         try:

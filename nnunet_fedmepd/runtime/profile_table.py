@@ -12,6 +12,8 @@ from rich.table import Table
 
 from nnunet_fedmepd.runtime.profiling import PHASES
 
+_WIDTH = 200
+
 
 def show_profile(folder: Path, console: Console) -> None:
     """Print the table and write it down.
@@ -26,9 +28,10 @@ def show_profile(folder: Path, console: Console) -> None:
         console.print("Nothing was trained, so there is no profile.")
         return
     table = profile_table(lines)
-    console.print(table)
+    # A file or a pipe has no width: columns cut to nothing would be all that is left of the table.
+    (console if console.is_terminal else Console(file=console.file, width=_WIDTH)).print(table)
     with (folder / "table.txt").open("w") as text:
-        Console(file=text, width=200).print(table)
+        Console(file=text, width=_WIDTH).print(table)
 
 
 def profile_table(lines: Sequence[Mapping[str, Any]]) -> Table:

@@ -64,6 +64,14 @@ def checkpoints(folder: Path) -> dict[str, int]:
     return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
 
 
+def test_every_site_has_a_curve_of_every_method_also_of_the_pool_that_stands_for_it(compared):
+    with (compared / "out" / "curves.csv").open(newline="") as file:
+        points = list(csv.DictReader(file))
+    rounds = {"alone": ROUNDS, "pooled": 2 * ROUNDS}
+    expected = {(m, site, str(STEPS * (i + 1))) for m, n in rounds.items() for site in OWNED for i in range(n)}
+    assert {(point["method"], point["site"], point["steps"]) for point in points} == expected
+
+
 def test_every_method_is_scored_on_every_test_case_at_the_end_and_at_its_best(compared):
     scores = rows(compared)
     expected = {

@@ -8,7 +8,7 @@ import json
 
 from rich.console import Console
 
-from nnunet_fedmepd.runtime.profile_table import mean_seconds, profile_table
+from nnunet_fedmepd.runtime.profile_table import mean_seconds, profile_table, show_profile
 from nnunet_fedmepd.runtime.running import run_federation
 from tests.runtime.small_federation import CONSOLE, alike, final_weights, run, small_federation
 
@@ -48,3 +48,12 @@ def test_the_table_has_means_by_party_and_shares_of_the_time_that_was_not_waited
     assert ["a", "2.00", "1.00", "25.00", "28.00"] in rows
     assert ["b", "5.00", "0.00", "0.00", "5.00"] in rows
     assert ["share", "87.5 %", "12.5 %", "", ""] in rows
+
+
+def test_a_table_printed_into_a_pipe_keeps_its_numbers(tmp_path):
+    seconds = {"data": 1.25, "forward": 2.25, "backward": 3.25, "optimizer": 4.25, "validation": 5.25, "disk": 6.25}
+    seconds |= {"bookkeeping": 7.25, "protocol": 8.25, "codec": 9.25, "waiting": 10.25, "tracing": 11.25}
+    (tmp_path / "turns.jsonl").write_text(json.dumps({"who": "a" * 20, "seconds": seconds}))
+    printed = io.StringIO()
+    show_profile(tmp_path, Console(file=printed, width=80))
+    assert all(f"{value:.2f}" in printed.getvalue() for value in seconds.values())
