@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -33,7 +33,6 @@ PRIVATE_MODE = 0o600
 
 # A certificate counts from a day before it was made: clocks differ.
 _CLOCK_DIFFERENCE = datetime.timedelta(days=1)
-_END_OF_REQUEST = b"-----END CERTIFICATE REQUEST-----\n"
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,6 @@ class Authority:
     certificate: x509.Certificate
 
 
-@dataclass(frozen=True)
-class SiteRequest:
-    """What a site that made its keys itself hands to the coordinator; nothing of it is secret.
-
-    Attributes:
-        site: its name.
-        connection_key: public key that its certificate is to be for.
-        node_key: public key of its node, in OpenSSH's format.
-    """
-
-    site: str
-    connection_key: ec.EllipticCurvePublicKey
-    node_key: bytes
-
-
 def new_key() -> ec.EllipticCurvePrivateKey:
     """Return a new private key."""
     return ec.generate_private_key(ec.SECP384R1())
@@ -67,7 +51,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 def new_authority(name: str, days: int = AUTHORITY_DAYS) -> Authority:
     """Return a new authority whose certificate is signed by itself."""
     key = new_key()
-    builder = _certificate(_named(name), _named(name), key.public_key(), days)
+    builder = _certificate(named(name), named(name), key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
     return Authority(key, _signed(builder, key, key.public_key()))
@@ -128,37 +112,9 @@ def node_key_pem(node_key: bytes) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def request_bytes(site: str, connection_key: ec.EllipticCurvePrivateKey, node_key: bytes) -> bytes:
-    """Return a site's request as one file: a signing request, and the public key of its node."""
-    request = x509.CertificateSigningRequestBuilder().subject_name(_named(site)).sign(connection_key, hashes.SHA384())
-    return request.public_bytes(serialization.Encoding.PEM) + node_key
-
-
-def read_request(file: Path, site: str) -> SiteRequest:
-    """Return a site's request.
-
-    Raises:
-        ConfigurationError: no such file, not a request, one of another site, or not signed by its own key.
-    """
-    try:
-        content = file.read_bytes()
-        signing, end, node_key = content.partition(_END_OF_REQUEST)
-        request = x509.load_pem_x509_csr(signing + end)
-        node_key_pem(node_key)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{file} cannot be read: {error.strerror}. It is the request that `fedmepd site keys {site}` makes."
-        ) from None
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
-        raise ConfigurationError(
-            f"{file} is no request of a site ({error}); expected the file that `fedmepd site keys {site}` makes."
-        ) from None
-    if (named := common_name(request.subject)) != site:
-        raise ConfigurationError(f"{file} is a request of site {named!r}; expected one of site {site!r}.")
-    key = request.public_key()
-    if not request.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ConfigurationError(f"{file} is not signed by the key that it is for; let site {site!r} make it anew.")
-    return SiteRequest(site, key, node_key)
+def named(name: str) -> x509.Name:
+    """Return the name in a certificate or a request that consists of a common name only."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def common_name(name: x509.Name) -> str:
@@ -217,10 +173,6 @@ def write_private(file: Path, data: bytes) -> None:
         os.umask(before)
 
 
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
 def _certificate(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
@@ -244,7 +196,7 @@ def _end_certificate(
     days: int,
     usages: list[x509.ObjectIdentifier],
 ) -> x509.Certificate:
-    builder = _certificate(_named(name), authority.certificate.subject, key, days)
+    builder = _certificate(named(name), authority.certificate.subject, key, days)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)

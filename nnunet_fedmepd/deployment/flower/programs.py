@@ -1,0 +1,42 @@
+"""Flower's two long-lived programs, as a kit starts them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, CoordinatorKit, SiteKit
+from nnunet_fedmepd.deployment.processes import Program, installed_program
+from nnunet_fedmepd.deployment.systemd import RESTART_SECONDS
+
+
+def superlink(kit: CoordinatorKit) -> Program:
+    """Return the coordinator's side: it binds the loopback address, and knows nodes by their registered keys."""
+    command = [
+        *(installed_program("flower-superlink"), "--host", "127.0.0.1", "--port", str(kit.superlink_port)),
+        *("--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key", "--ssl-ca-certfile", "ca.crt"),
+        *("--enable-supernode-auth", "--database", "flower.db", "--disable-runtime-dependency-installation"),
+    ]
+    return Program("superlink", command, _variables(kit.folder, kit.flwr_home), restart_seconds=5)
+
+
+def supernode(kit: SiteKit) -> Program:
+    """Return a site's side: it connects to the site's own proxy only."""
+    command = [
+        *(installed_program("flower-supernode"), "--superlink", f"127.0.0.1:{kit.sidecar_port}"),
+        *("--root-certificates", "client_ca.crt", "--auth-supernode-private-key", "supernode.key"),
+        *("--host", "127.0.0.1", "--port", str(kit.supernode_port)),
+    ]
+    return Program("supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=RESTART_SECONDS)
+
+
+def _variables(folder: Path, home: Path) -> dict[str, str]:
+    """Return the environment: Flower finds its other programs on PATH, and asks nobody on the internet for anything."""
+    return {
+        KIT_VARIABLE: str(folder),
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
