@@ -167,9 +167,13 @@ class Round:
         return Reference(self._model.encoders, self._model.decoder, self._model.groups)
 
     def limit_bytes(self) -> int:
-        """Return what an update may have at most: twice the whole model, for names, masks and anchors."""
-        parameters = [*self._model.encoders.values(), self._model.decoder]
-        return 2**20 + 2 * sum(tensor.nbytes for own in parameters for tensor in own.values())
+        """Return what an update may have at most."""
+        return limit_bytes(self._model)
+
+    def has_enough(self) -> bool:
+        """Return whether so many sites' updates are there that the round can end."""
+        n_expected = sum(not p.is_lead for p in self.participants.values())
+        return self._aggregated or self._encoders.n_terms >= min(self.rules.minimum_sites, n_expected)
 
     def aggregate(self) -> None:
         """Move the model to the mean of the sites' updates.
@@ -177,9 +181,8 @@ class Round:
         Raises:
             TooFewSitesError: the minimum of updates was not reached; more may still be added.
         """
-        expected = [p.name for p in self.participants.values() if not p.is_lead]
-        if expected and self._encoders.n_terms < min(self.rules.minimum_sites, len(expected)):
-            missing = sorted(set(expected) - self.counted)
+        if not self.has_enough():
+            missing = sorted({p.name for p in self.participants.values() if not p.is_lead} - self.counted)
             raise TooFewSitesError(
                 f"Round {self.number} has {self._encoders.n_terms} updates of sites; at least "
                 f"{self.rules.minimum_sites} are needed. Missing: {', '.join(missing)}. Start the run again when they "
@@ -235,6 +238,12 @@ class Round:
         self._lead_encoders.add(encoders)
         if update.anchors is not None:
             self._lead_anchors[update.site] = update.anchors
+
+
+def limit_bytes(model: Model) -> int:
+    """Return what an update may have at most: twice the whole model, for names, masks and anchors."""
+    parameters = [*model.encoders.values(), model.decoder]
+    return 2**20 + 2 * sum(tensor.nbytes for own in parameters for tensor in own.values())
 
 
 def pool_anchors(

@@ -1,4 +1,4 @@
-"""A whole federation on one machine: no server, no engine.
+"""The rounds of a federation, with no server and no engine: whoever takes the sites' turns is a `Workers`.
 
 Every site's turn ends with its state on disk, every round with the coordinator's. Whatever is interrupted, the same
 command goes on: turns that are done are not taken again, and the final weights are the same to the bit.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.admission import Limits, UpdateRefusedError
 from nnunet_fedmepd.federation.coordinator import CoordinatorState, Round, Rules
 from nnunet_fedmepd.federation.messages import Anchors
@@ -26,9 +27,14 @@ from nnunet_fedmepd.runtime.profiling import Stopwatch
 from nnunet_fedmepd.runtime.progress import turn_line
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from nnunet_fedmepd.runtime.site_worker import TurnResult
-from nnunet_fedmepd.runtime.workers import Workers, WorkerSettings, start_workers
+from nnunet_fedmepd.runtime.workers import Missed, Workers, WorkerSettings, start_workers
 
 LOG = logging.getLogger(__name__)
+RETRY_SECONDS = 5.0
+
+
+class SitesMissingError(FedMEPDError):
+    """All rounds are done, but some sites did not write their models."""
 
 
 class Observer(Protocol):
@@ -63,18 +69,28 @@ class LocalRun:
         folder: of the run; the caller holds its lock.
         observer: is told how it goes on.
         profiles: whether times are measured.
+        start: makes who takes the turns.
+        wait_limit_seconds: that sites which miss their turns are waited for, while too few have taken theirs.
     """
 
     def __init__(
-        self, prepared: Prepared, run_id: str, folder: RunFolder, observer: Observer, profiles: bool = False
+        self,
+        prepared: Prepared,
+        run_id: str,
+        folder: RunFolder,
+        observer: Observer,
+        profiles: bool = False,
+        start: Callable[[WorkerSettings], Workers] = start_workers,
+        wait_limit_seconds: float = 0.0,
     ) -> None:
+        self.start, self.wait_limit_seconds = start, wait_limit_seconds
         self.federation, self.folder, self.observer = prepared.federation, folder, observer
         self.first_model = prepared.model
         self.worker_settings = WorkerSettings(self.federation, folder.path, run_id, prepared.sites, profiles)
         self.rules = aggregation_rules(self.federation, run_id)
         self.participants = participants(self.federation)
         self._started, self._turns_taken = time.time(), 0
-        self._journal = {(line["round"], line["site"]) for line in folder.journal()}
+        self._journal = {(line["round"], line["site"]) for line in folder.journal() if "train_loss" in line}
         self._shared_masks: dict[str, Any] = {}
 
     def run(self) -> None:
@@ -82,12 +98,13 @@ class LocalRun:
 
         Raises:
             TooFewSitesError: a round did not get its minimum of updates.
+            SitesMissingError: sites did not write their models.
             StateFileError: a state is damaged, or cannot be saved.
         """
         self.folder.write_journal(self.folder.journal())  # drops a line that a crash cut off
         self.folder.write_layers(decoder_layers(self.first_model.groups))
         state = self._restored()
-        workers, profile = start_workers(self.worker_settings), self.worker_settings.profile()
+        workers, profile = self.start(self.worker_settings), self.worker_settings.profile()
         try:
             for number in range(state.round_number + 1, self.federation.rounds + 1):
                 self.observer.round_begins(number)
@@ -103,16 +120,54 @@ class LocalRun:
         number = state.round_number + 1
         here = [p for p in self.participants if number not in self.federation.site_named(p.name).absent_rounds]
         current = Round(state, here, self.rules)
-        self._take_turns(current, [p.name for p in here if not p.is_lead], workers, watch)
+        self._take_all_turns(current, [p.name for p in here if not p.is_lead], workers, watch)
         if self.federation.method.exchange:
             current.aggregate()
             watch.lap("protocol")
-        self._take_turns(current, [p.name for p in here if p.is_lead], workers, watch)
+        self._take_all_turns(current, [p.name for p in here if p.is_lead], workers, watch)
         state = current.close()
         watch.lap("protocol")
         return state
 
-    def _take_turns(self, current: Round, sites: list[str], workers: Workers, watch: Stopwatch) -> None:
+    def _take_all_turns(self, current: Round, sites: list[str], workers: Workers, watch: Stopwatch) -> None:
+        missed = self._patiently(
+            f"round {current.number}",
+            sites,
+            lambda asked: self._take_turns(current, asked, workers, watch),
+            current.has_enough,
+        )
+        for site, why in missed.items():
+            LOG.warning("round %d goes on without %s: %s", current.number, site, why.reason)
+            kind = "refused" if why.refused else "missed"
+            self.folder.append_journal({"round": current.number, "site": site, kind: why.reason})
+
+    def _patiently(
+        self,
+        what: str,
+        sites: list[str],
+        ask: Callable[[list[str]], dict[str, Missed]],
+        has_enough: Callable[[], bool],
+    ) -> dict[str, Missed]:
+        """Ask sites, and those that miss it again while there are too few; returns who misses it in the end, and why.
+
+        Args:
+            what: is waiting, for the log.
+            sites: to ask.
+            ask: returns who misses it.
+            has_enough: whether it goes on without those.
+        """
+        until, told = time.monotonic() + self.wait_limit_seconds, set[str]()
+        missed = ask(sites)
+        while missed and not has_enough() and time.monotonic() < until:
+            if set(missed) != told:
+                LOG.warning("%s waits for %s", what, named(missed))
+                told = set(missed)
+            time.sleep(RETRY_SECONDS)
+            missed = ask(list(missed))
+        return missed
+
+    def _take_turns(self, current: Round, sites: list[str], workers: Workers, watch: Stopwatch) -> dict[str, Missed]:
+        """Let sites take their turns; returns who misses it."""
         exchanges = self.federation.method.exchange
         hand_overs = {
             site: (lambda site=site: current.hand_over(site, self._shared_masks.get(site)) if exchanges else None)
@@ -120,8 +175,12 @@ class LocalRun:
         }
         self._write_status(current.number, sites, [])
         done: list[str] = []
+        missed: dict[str, Missed] = {}
         for site, result in workers.take_turns(current.number, hand_overs, self.observer.turn_advances):
             watch.lap("waiting")
+            if isinstance(result, Missed):
+                missed[site] = result
+                continue
             if result.message is not None:
                 self._receive(current, site, result.message)
                 watch.lap("codec")
@@ -129,6 +188,7 @@ class LocalRun:
             done.append(site)
             self._write_status(current.number, sites, done)
             watch.lap("disk")
+        return missed
 
     def _receive(self, current: Round, site: str, message: bytes) -> None:
         try:
@@ -152,11 +212,25 @@ class LocalRun:
         anchors = None
         if state.anchors is not None and self.rules.anchors_travel:
             anchors = Anchors(state.anchors.anchors, state.anchors.valid)
-        names = [p.name for p in self.participants if self.folder.site(p.name).rounds()]
-        written = {}
-        for site, results in workers.finish(names, anchors):
-            LOG.info("model of %s: %s", site, results)
-            written[site] = str(results)
+        trained = {site for _, site in self._journal}
+        written: dict[str, str] = {}
+
+        def finish(sites: list[str]) -> dict[str, Missed]:
+            missed: dict[str, Missed] = {}
+            for site, result in workers.finish(sites, anchors):
+                if isinstance(result, Missed):
+                    missed[site] = result
+                else:
+                    LOG.info("model of %s: %s", site, result)
+                    written[site] = result
+            return missed
+
+        names = [p.name for p in self.participants if p.name in trained]
+        if missed := self._patiently("the end of the run", names, finish, lambda: False):
+            raise SitesMissingError(
+                f"All rounds are done, but these sites did not write their models: {named(missed)}. Start the run "
+                "again when they are back."
+            )
         self._write_status(self.federation.rounds, [], [], results=written)
 
     def _restored(self) -> CoordinatorState:
@@ -181,6 +255,11 @@ class LocalRun:
                 "results": dict(results or {}),
             }
         )
+
+
+def named(missed: Mapping[str, Missed]) -> str:
+    """Return who missed something, and why, in one line."""
+    return "; ".join(f"{site}: {why.reason}" for site, why in missed.items())
 
 
 def participants(federation: Federation) -> list[Participant]:

@@ -13,7 +13,7 @@ Every arrow carries one dataclass, and what it carries is printed. A runtime ove
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -138,12 +138,25 @@ def open_sites(federation: Federation, vocabulary: ModalityVocabulary, n_threads
     """
     resolution = planning_resolution(federation.planning)
     tables = {table.name: table for table in federation.site}
-    datasets, problems = _asked(tables, lambda table: _open_dataset(table, vocabulary))
+    datasets, problems = _asked(tables, lambda table: open_site_dataset(table, vocabulary))
     sites = [PlanningSite(name, dataset, resolution, n_threads) for name, dataset in datasets.items()]
-    terms = {site.name: site.terms() for site in sites}
-    problems += _differing_labels(terms)
-    _raise_if(problems or _unowned_modalities(terms, vocabulary))
+    check_terms({site.name: site.terms() for site in sites}, vocabulary, problems)
     return sites
+
+
+def check_terms(terms: Mapping[str, SiteTerms], vocabulary: ModalityVocabulary, problems: Sequence[str] = ()) -> None:
+    """Check that all sites' labels mean the same, and that every modality has an owner.
+
+    Args:
+        terms: of every site that could give them.
+        vocabulary: the federation's modalities.
+        problems: found before.
+
+    Raises:
+        ConfigurationError: with everything found.
+    """
+    found = [*problems, *_differing_labels(terms)]
+    raise_if(found or _unowned_modalities(terms, vocabulary))
 
 
 def planning_resolution(planning: PlanningTable) -> PlanningResolution:
@@ -182,9 +195,9 @@ def _planned(
     request = planning_request(pool(list(first.values())))
     second = _at_all_sites(by_name, lambda site: site.second_report(request))
     for name in by_name:
-        _print_leaving(console, name, "before planning", terms[name].describe())
-        _print_leaving(console, name, "in phase 1", first[name].describe())
-        _print_leaving(console, name, "in phase 2", second[name].describe())
+        print_leaving(console, name, "before planning", terms[name].describe())
+        print_leaving(console, name, "in phase 1", first[name].describe())
+        print_leaving(console, name, "in phase 2", second[name].describe())
     return plans_from_reports(first, second, next(iter(terms.values())), vocabulary, planning)
 
 
@@ -197,7 +210,13 @@ def _adopted(
         )
 
 
-def _open_dataset(table: SiteTable, vocabulary: ModalityVocabulary) -> RawDataset:
+def open_site_dataset(table: SiteTable, vocabulary: ModalityVocabulary) -> RawDataset:
+    """Open a site's dataset, and check it against its table in the federation file.
+
+    Raises:
+        ConfigurationError: no such dataset, incomplete, or other modalities than stated.
+        DatasetError: files are missing or cannot be read.
+    """
     dataset = open_raw_dataset(table.dataset, vocabulary)
     stated = None if table.modalities is None else vocabulary.resolve_all(table.modalities, table.name)
     if stated not in (None, dataset.modalities):
@@ -232,7 +251,7 @@ def _unowned_modalities(terms: Mapping[str, SiteTerms], vocabulary: ModalityVoca
 def _at_all_sites(sites: Mapping[str, Any], ask: Callable[[Any], _Answer]) -> dict[str, _Answer]:
     """Return every site's answer; what went wrong at any of them is raised together."""
     answers, problems = _asked(sites, ask)
-    _raise_if(problems)
+    raise_if(problems)
     return answers
 
 
@@ -247,13 +266,15 @@ def _asked(sites: Mapping[str, Any], ask: Callable[[Any], _Answer]) -> tuple[dic
     return answers, problems
 
 
-def _raise_if(problems: list[str]) -> None:
+def raise_if(problems: Sequence[str]) -> None:
+    """Raise a ConfigurationError of all problems, if there are any."""
     if problems:
         listed = "\n".join(problems).replace("\n", "\n  ")
         raise ConfigurationError(f"The federation cannot be planned:\n  {listed}")
 
 
-def _print_leaving(console: Console, name: str, when: str, lines: list[str]) -> None:
+def print_leaving(console: Console, name: str, when: str, lines: Sequence[str]) -> None:
+    """Print what leaves a site."""
     console.print(f"what leaves site {name} {when}:", markup=False)
     for line in lines:
         console.print(f"  {line}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def run_federation(
     prepared, run_folder = prepare(federation), RunFolder(folder)
     with run_folder.locked(), logging_to(folder / "federation.log", console):
         run_id = run_folder.open(identity(prepared), flat_differences)
-        claim_results(prepared, run_id, overwrite)
+        own = [prepared.sites[p.name].dataset for p in participants(prepared.federation)]
+        claim_results(prepared.federation, own, run_id, overwrite)
         steps = prepared.federation.training_settings(TrainingSettings()).num_iterations_per_epoch
         n_turns = len(participants(prepared.federation))
         progress = RunProgress(console, federation.rounds, n_turns, steps * federation.epochs_per_round)
@@ -85,14 +87,13 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     return {"federation": file, "plans": dict(prepared.plan_digests)}
 
 
-def claim_results(prepared: Prepared, run_id: str, overwrite: bool) -> None:
-    """Mark nnU-Net's results folders of all sites as this run's.
+def claim_results(federation: Federation, datasets: Sequence[str], run_id: str, overwrite: bool) -> None:
+    """Mark nnU-Net's results folders of datasets as this run's.
 
     Raises:
         RunError: some hold models of another training, and `overwrite` is false; all are listed.
     """
-    federation = prepared.federation
-    folders = [results_folder(prepared.sites[p.name].dataset, federation) for p in participants(federation)]
+    folders = [results_folder(dataset, federation) for dataset in datasets]
     foreign = [folder for folder in folders if _is_foreign(folder, run_id)]
     if foreign and not overwrite:
         raise RunError(

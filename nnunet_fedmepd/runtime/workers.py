@@ -52,17 +52,30 @@ class WorkerSettings:
         return Profile(self.run_folder / "profile") if self.profiles else NoProfile()
 
 
+@dataclass(frozen=True)
+class Missed:
+    """A site could not be asked, or gave no answer that can be used; never one of this machine.
+
+    Attributes:
+        reason: why.
+        refused: whether it answered, and the answer was refused.
+    """
+
+    reason: str
+    refused: bool = False
+
+
 class Workers(Protocol):
     """Takes turns; results come in any order."""
 
     def take_turns(
         self, round_number: int, hand_overs: Mapping[str, Callable[[], HandOver | None]], advance: Advance
-    ) -> Iterator[tuple[str, TurnResult]]:
+    ) -> Iterator[tuple[str, TurnResult | Missed]]:
         """Yield the result of each site's turn as it comes; hand-overs are made only when a turn begins."""
         ...
 
-    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
-        """Yield each site's results folder as its final model is written."""
+    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, str | Missed]]:
+        """Yield where each site's final model is, as it is written."""
         ...
 
     def close(self) -> None:
@@ -82,9 +95,9 @@ class OwnProcess:
         for site, hand_over in hand_overs.items():
             yield site, self._worker.take_turn(site, round_number, hand_over(), lambda site=site: advance(site))  # type: ignore[misc]
 
-    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
+    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, str]]:
         for site in sites:
-            yield site, self._worker.finish(site, anchors)
+            yield site, str(self._worker.finish(site, anchors))
 
     def close(self) -> None:
         pass
@@ -118,7 +131,7 @@ class ProcessPool:
         for future in as_completed(futures):
             yield futures[future], self._result(future, futures[future])
 
-    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, Path]]:
+    def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, str]]:
         arrays = None if anchors is None else (tuple(v.numpy() for v in anchors.values), anchors.valid.numpy())
         futures = {self._home[site].submit(_finish, site, arrays): site for site in sites}
         for future in as_completed(futures):
@@ -165,14 +178,10 @@ def _cost(site: SiteTable) -> int:
 
 
 def start_workers(settings: WorkerSettings) -> Workers:
-    """Return what the federation file asks for.
-
-    On a CPU nnU-Net's data workers would compete with the training, and what they draw could not be repeated: unless
-    nnUNet_n_proc_DA says otherwise, there are none.
-    """
+    """Return what the federation file asks for."""
     devices, workers = list(settings.federation.run.devices) or [default_device()], settings.federation.run.workers
     if all(device == "cpu" for device in devices):
-        os.environ.setdefault("nnUNet_n_proc_DA", "0")
+        load_data_in_the_training_process()
     if workers == 1:
         return OwnProcess(settings, devices[0])
     return ProcessPool(settings, [devices[i % len(devices)] for i in range(workers)])
@@ -185,22 +194,41 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def load_data_in_the_training_process() -> None:
+    """Start no data workers of nnU-Net, unless nnUNet_n_proc_DA says otherwise.
+
+    On a CPU they would compete with the training, and what they draw could not be repeated.
+    """
+    os.environ.setdefault("nnUNet_n_proc_DA", "0")
+
+
+def claim_device(device: str, n_threads: int) -> str:
+    """Prepare a new process for a device, and return what it is called there.
+
+    nnU-Net always takes the first visible GPU, so only one is left visible.
+
+    Args:
+        device: such as `cuda:1` or `cpu`.
+        n_threads: of a training on the CPU, unless OMP_NUM_THREADS says otherwise.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number:
+        os.environ["CUDA_VISIBLE_DEVICES"] = number
+    if kind == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return kind
+
+
 _worker: SiteWorker | None = None
 
 
 def _start_process(settings: WorkerSettings, device: str, n_threads: int) -> None:
-    """Prepare a new process; nnU-Net always takes the first visible GPU, so only one is left visible."""
+    """Prepare a new process."""
     global _worker  # noqa: PLW0603  # one worker a process, kept between turns
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    kind, _, number = device.partition(":")
-    if kind == "cuda" and number:
-        os.environ["CUDA_VISIBLE_DEVICES"] = number
-        device = "cuda"
-    if kind == "cpu":
-        os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    _worker = _build_worker(settings, device)
+    _worker = _build_worker(settings, claim_device(device, n_threads))
 
 
 def _end_with(parent: int) -> None:
@@ -222,9 +250,9 @@ def _take_turn(site: str, round_number: int, data: bytes | None) -> TurnResult:
     return _worker.take_turn(site, round_number, hand_over)  # type: ignore[arg-type]
 
 
-def _finish(site: str, arrays) -> Path:  # type: ignore[no-untyped-def]  # numpy's arrays, or None
+def _finish(site: str, arrays) -> str:  # type: ignore[no-untyped-def]  # numpy's arrays, or None
     assert _worker is not None  # the process was started by _start_process
     anchors = None
     if arrays is not None:
         anchors = Anchors(tuple(torch.from_numpy(v) for v in arrays[0]), torch.from_numpy(arrays[1]))
-    return _worker.finish(site, anchors)
+    return str(_worker.finish(site, anchors))
