@@ -32,6 +32,8 @@ COMMANDS = {
     "evaluate": Command("nnunet_fedmepd.commands.evaluate", "score every site's model on its held-out cases"),
     "compare": Command("nnunet_fedmepd.commands.compare", "run several methods on the same sites, and compare them"),
     "report": Command("nnunet_fedmepd.commands.report", "write one page about a federated run, for any browser"),
+    "deploy": Command("nnunet_fedmepd.commands.deploy", "run a federation over a network: kits, the coordinator"),
+    "site": Command("nnunet_fedmepd.commands.site", "take part, as a hospital, in a federation over a network"),
     "demo-data": Command("nnunet_fedmepd.commands.demo_data", "make multi-site brain tumour data to try things on"),
     "convert": Command("nnunet_fedmepd.commands.convert", "convert a BraTS folder into one nnU-Net dataset per site"),
     "convert-back": Command("nnunet_fedmepd.commands.convert_back", "convert predictions back to BraTS labels"),

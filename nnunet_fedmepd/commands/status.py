@@ -36,11 +36,11 @@ def headline(status: Mapping[str, Any], journal: Sequence[Mapping[str, Any]], no
     if status["state"] == "finished":
         return f"{done}, finished"
     if not _is_alive(status["process"]):
-        return f"{done}, stopped {_duration(now - status['updated'])} ago; start the same command again to go on"
+        return f"{done}, stopped {duration(now - status['updated'])} ago; start the same command again to go on"
     training = f", training {', '.join(status['training'])}" if status["training"] else ""
     seconds = _seconds_a_round(journal)
     left = (status["rounds"] - status["round"] + 0.5) * seconds if seconds else None
-    return f"{done}{training}" + (f", about {_duration(left)} left" if left is not None else "")
+    return f"{done}{training}" + (f", about {duration(left)} left" if left is not None else "")
 
 
 def site_table(status: Mapping[str, Any], journal: Sequence[Mapping[str, Any]]) -> Table:
@@ -89,7 +89,8 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words, such as `12 min`."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -46,7 +46,6 @@ _LIMITS = """
   proxy_buffering off;
   proxy_request_buffering off;
   proxy_http_version 1.1;
-  proxy_set_header Connection "";
 """
 
 _COMMON = """
@@ -96,6 +95,7 @@ _PROXY = """
       if ($request_method != POST) { return 405; }
       if ($is_own_key = 0) { return 403; }
       proxy_pass https://engine$uri;
+      proxy_set_header Connection "";
       proxy_set_header Host $host;
       proxy_set_header flwr-public-key $http_flwr_public_key;
       proxy_ssl_protocols TLSv1.3;
@@ -117,6 +117,7 @@ _SIDECAR = """
     location / {
       if ($is_fleet_call = 0) { return 404; }
       proxy_pass https://coordinator$uri;
+      proxy_set_header Connection "";
       proxy_set_header Host {{ coordinator }};
       proxy_ssl_protocols TLSv1.3;
       proxy_ssl_certificate client.crt;

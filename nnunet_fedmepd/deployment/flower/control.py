@@ -85,9 +85,12 @@ class Control:
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         return int(self._client.StartRun(StartRunRequest(fab=fab_to_proto(fab))).run_id)
 
-    def state(self, run_id: int) -> RunState:
-        """Return how a run stands."""
-        status = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
+    def state(self, run_id: int) -> RunState | None:
+        """Return how a run stands; None while the superlink does not answer."""
+        try:
+            status = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
+        except httpx.HTTPError:
+            return None
         return RunState(status.status, status.sub_status, status.details)
 
     def stop_all(self) -> None:

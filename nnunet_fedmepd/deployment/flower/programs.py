@@ -10,6 +10,9 @@ from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, CoordinatorKit, SiteKit
 from nnunet_fedmepd.deployment.processes import Program, installed_program
 from nnunet_fedmepd.deployment.systemd import RESTART_SECONDS
 
+APP = Path(__file__).parent / "app"
+"""Folder of the app that the coordinator starts."""
+
 
 def superlink(kit: CoordinatorKit) -> Program:
     """Return the coordinator's side: it binds the loopback address, and knows nodes by their registered keys."""

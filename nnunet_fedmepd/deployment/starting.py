@@ -1,0 +1,148 @@
+"""Brings up what a kit is for, and keeps it up until the federation is done or somebody ends it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from nnunet_fedmepd.deployment.flower.control import Control
+from nnunet_fedmepd.deployment.flower.programs import superlink, supernode
+from nnunet_fedmepd.deployment.kit import CoordinatorKit, SiteKit
+from nnunet_fedmepd.deployment.nginx import proxy_configuration, sidecar_configuration
+from nnunet_fedmepd.deployment.processes import ProcessError, Processes, Program, installed_program, nginx_program
+from nnunet_fedmepd.deployment.systemd import RESTART_SECONDS, unit
+from nnunet_fedmepd.federation.storage import write_atomically
+from nnunet_fedmepd.runtime.run_folder import RunFolder
+
+Report = Callable[[str], None]
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_TO_START = 120.0
+SERVICE = "service"
+
+
+def write_coordinator_configuration(kit: CoordinatorKit) -> None:
+    """Write the proxy's configuration and the unit for systemd, as this machine needs them."""
+    keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
+    _write(kit.folder / "nginx.conf", proxy_configuration(kit, keys))
+    command = [installed_program("fedmepd"), "deploy", "up", str(kit.folder)]
+    text = unit(f"Coordinator of the federation {kit.federation.name}", command, kit.folder, {})
+    _write(kit.folder / "fedmepd-coordinator.service", text)
+
+
+def write_site_configuration(kit: SiteKit) -> None:
+    """Write the sidecar's configuration and the unit for systemd, as this machine needs them."""
+    _write(kit.folder / "nginx.conf", sidecar_configuration(kit))
+    command = [installed_program("fedmepd"), "site", "up", str(kit.folder)]
+    text = unit(f"Site {kit.site} of the federation {kit.federation.name}", command, kit.folder, kit.variables)
+    _write(kit.folder / f"fedmepd-site-{kit.site}.service", text)
+
+
+def bring_up_site(kit: SiteKit, report: Report) -> None:
+    """Run a site's processes until its service says that the federation is done.
+
+    Raises:
+        ProcessError: a port is taken, or a program cannot be started.
+    """
+    write_site_configuration(kit)
+    _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
+    service = Program(SERVICE, [installed_program("fedmepd"), "site", "serve", str(kit.folder)], kit.variables)
+    programs = [service, _nginx("sidecar"), supernode(kit)]
+    with Processes(programs, kit.folder, report).running() as processes:
+        report(f"Site {kit.site} is up; logs are in {kit.logs}. Ctrl-C ends it, the same command goes on.")
+        while processes.has_ended(SERVICE) != 0:
+            processes.watch()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    report(f"The federation has ended; site {kit.site} keeps its model.")
+
+
+def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None:
+    """Run the coordinator's processes, and its app in them, until the federation is done.
+
+    Args:
+        kit: of the coordinator.
+        app: folder of the engine's app.
+        report: told what happens, a line each.
+
+    Raises:
+        ProcessError: a port is taken, a program cannot be started, or the superlink does not answer.
+    """
+    write_coordinator_configuration(kit)
+    _write_connection(kit)
+    _prepare(kit.folder, {"superlink_port": kit.superlink_port, "port": kit.port})
+    keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
+    with Processes([superlink(kit), _nginx("proxy")], kit.folder, report).running() as processes:
+        control = Control(kit)
+        try:
+            _wait_for(control, processes)
+            control.stop_all()  # what a coordinator that was killed left behind
+            write_atomically(kit.node_file, json.dumps(control.register(keys)).encode())
+            report(f"The coordinator is up on {kit.listen}:{kit.port}; logs are in {kit.logs}.")
+            _run(control, processes, app, RunFolder(kit.run_folder), report)
+        finally:
+            control.close()
+    report("The federation has ended.")
+
+
+def _run(control: Control, processes: Processes, app: Path, run: RunFolder, report: Report) -> None:
+    """Run the app until it ends with a federation that has ended; whenever it ends before, start it again."""
+    run_id = control.start(app)
+    while True:
+        processes.watch()
+        state = control.state(run_id)
+        if state is not None and state.status == "finished":
+            if _has_ended(run):
+                return
+            report(f"The coordinator's app ended ({state.ended_as}). {state.details}".rstrip())
+            time.sleep(RESTART_SECONDS)
+            run_id = control.start(app)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _has_ended(run: RunFolder) -> bool:
+    return (run.path / "status.json").is_file() and run.status()["state"] == "finished"
+
+
+def _wait_for(control: Control, processes: Processes) -> None:
+    until = time.monotonic() + _SECONDS_TO_START
+    while not control.is_ready():
+        processes.watch()
+        if time.monotonic() > until:
+            raise ProcessError(f"The superlink does not answer; see {processes.folder / 'logs' / 'superlink.log'}.")
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _prepare(folder: Path, ports: Mapping[str, int]) -> None:
+    """Make the folders of logs and of short-lived files, and see that the ports are free."""
+    for name in ("logs", "tmp"):
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+    for name, port in ports.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ProcessError(
+                    f"Port {port} ({name} in {folder / 'kit.toml'}) cannot be used: {error.strerror}. Is this kit up "
+                    "already? Else name another port there."
+                ) from None
+
+
+def _write_connection(kit: CoordinatorKit) -> None:
+    """Write Flower's own configuration, for its command line on this machine: `flwr list coordinator`."""
+    lines = ["[superlink]", 'default = "coordinator"', "[superlink.coordinator]"]
+    lines += [f'address = "127.0.0.1:{kit.superlink_port}"']
+    lines += [f"root-certificates = {json.dumps(str(kit.folder / 'ca.crt'))}"]
+    _write(kit.flwr_home / "config.toml", "\n".join(lines) + "\n")
+
+
+def _nginx(name: str) -> Program:
+    # Paths in the configuration are relative to the kit, so that it can be moved.
+    return Program(name, [nginx_program(), "-p", ".", "-c", "nginx.conf", "-e", f"logs/{name}_error.log"])
+
+
+def _write(file: Path, text: str) -> None:
+    write_atomically(file, text.encode())
