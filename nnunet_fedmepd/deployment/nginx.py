@@ -61,6 +61,7 @@ http {
   fastcgi_temp_path tmp/fastcgi;
   uwsgi_temp_path tmp/uwsgi;
   scgi_temp_path tmp/scgi;
+  map_hash_bucket_size 1024;
   map $uri $is_fleet_call { default 0; ~^/v1/fleet/({{ calls | join("|") }})$ 1; }
 {{ limits }}
 {{ rest }}
@@ -72,7 +73,6 @@ _PROXY = """
   map $uri $is_counted { default 1; ~pull-messages$ 0; }
 
   # A site's certificate goes with that site's key and no other.
-  map_hash_bucket_size 1024;
   map "$ssl_client_s_dn $http_flwr_public_key" $is_own_key {
     default 0;
 {%- for site, key in keys.items() %}

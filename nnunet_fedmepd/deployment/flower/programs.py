@@ -35,11 +35,12 @@ def supernode(kit: SiteKit) -> Program:
 
 
 def _variables(folder: Path, home: Path) -> dict[str, str]:
-    """Return the environment: Flower finds its other programs on PATH, and asks nobody on the internet for anything."""
+    """Return the environment: Flower finds its other programs, asks nobody on the internet, and logs no calls."""
     return {
         KIT_VARIABLE: str(folder),
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_LOG_LEVEL": "WARNING",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
