@@ -51,7 +51,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 def new_authority(name: str, days: int = AUTHORITY_DAYS) -> Authority:
     """Return a new authority whose certificate is signed by itself."""
     key = new_key()
-    builder = _certificate(named(name), named(name), key.public_key(), days)
+    builder = _certificate(_named(name), _named(name), key.public_key(), days)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
     return Authority(key, _signed(builder, key, key.public_key()))
@@ -112,11 +112,6 @@ def node_key_pem(node_key: bytes) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def named(name: str) -> x509.Name:
-    """Return the name in a certificate or a request that consists of a common name only."""
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
 def common_name(name: x509.Name) -> str:
     """Return the common name in a certificate or a request, empty if it has none."""
     attributes = name.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -173,6 +168,10 @@ def write_private(file: Path, data: bytes) -> None:
         os.umask(before)
 
 
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
 def _certificate(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
@@ -196,7 +195,7 @@ def _end_certificate(
     days: int,
     usages: list[x509.ObjectIdentifier],
 ) -> x509.Certificate:
-    builder = _certificate(named(name), authority.certificate.subject, key, days)
+    builder = _certificate(_named(name), authority.certificate.subject, key, days)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)

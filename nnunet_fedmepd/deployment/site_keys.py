@@ -14,11 +14,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from nnunet_fedmepd.deployment.certificates import (
     common_name,
+    fingerprint,
     key_bytes,
-    named,
     new_key,
     node_key_bytes,
     node_key_pem,
@@ -101,8 +102,8 @@ def make_site_keys(site: str, folder: Path) -> Path:
 
 
 def request_bytes(keys: SiteKeys) -> bytes:
-    """Return a site's request as one file: a signing request, and the public key of its node."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(named(keys.site))
+    """Return a site's request as one file: a signing request, which vouches for the public key of its node after it."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_vouching(keys.site, keys.request.node_key))
     signing = builder.sign(keys.connection, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
     return signing + keys.request.node_key
 
@@ -125,6 +126,12 @@ def read_request(file: Path, site: str) -> SiteRequest:
         raise ConfigurationError(f"{file} is no request of a site ({error}); {maker}.") from None
     if (name := common_name(request.subject)) != site:
         raise ConfigurationError(f"{file} is a request of site {name!r}; expected one of site {site!r}.")
-    if not request.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ConfigurationError(f"{file} is not signed by the key that it is for: it was changed; {maker}.")
+    is_signed = request.is_signature_valid and request.subject == _vouching(site, node_key)
+    if not is_signed or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ConfigurationError(f"{file} is not what its keys signed: it was changed on its way; {maker}.")
     return SiteRequest(site, key, node_key)
+
+
+def _vouching(site: str, node_key: bytes) -> x509.Name:
+    unit = x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, fingerprint(node_key))
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site), unit])
