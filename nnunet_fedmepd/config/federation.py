@@ -77,6 +77,8 @@ class MethodTable(Table):
         anchors: whether sites calibrate by the leads' anchors.
         n_anchors_per_class: K.
         calibration: residual | replace (published) | off.
+        fine_tuning_share: share of the rounds, at the end, in which every site and lead trains on alone, from the last
+            exchange.
         optimizer_state: `keep` moments over rounds or `reset` them.
         codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
             and make up for it in the next round.
@@ -94,6 +96,7 @@ class MethodTable(Table):
     anchors: bool = True
     n_anchors_per_class: int = Field(4, ge=1)
     calibration: Literal["residual", "replace", "off"] = "residual"
+    fine_tuning_share: float = Field(0.0, ge=0, lt=1)
     optimizer_state: Literal["keep", "reset"] = "keep"
     codec: Literal["none", "lossless", "bf16", "int8"] = "none"
     personalization: dict[str, Any] = {}
@@ -183,6 +186,11 @@ class Federation(Table):
             if site.name == name:
                 return site
         raise ConfigurationError(f"There is no site {name!r}; expected one of {', '.join(s.name for s in self.site)}.")
+
+    def exchanges_in(self, round_number: int) -> bool:
+        """Return whether anything is exchanged in a round, counted from 1."""
+        fine_tuning_rounds = int(self.rounds * self.method.fine_tuning_share)
+        return self.method.exchange and round_number <= self.rounds - fine_tuning_rounds
 
     def training_settings(self, planned: TrainingSettings) -> TrainingSettings:
         """Return the training settings of the plans with those of this file in their place."""

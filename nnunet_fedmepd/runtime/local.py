@@ -121,7 +121,7 @@ class LocalRun:
         here = [p for p in self.participants if number not in self.federation.site_named(p.name).absent_rounds]
         current = Round(state, here, self.rules)
         self._take_all_turns(current, [p.name for p in here if not p.is_lead], workers, watch)
-        if self.federation.method.exchange:
+        if self.federation.exchanges_in(number):
             current.aggregate()
             watch.lap("protocol")
         self._take_all_turns(current, [p.name for p in here if p.is_lead], workers, watch)
@@ -168,7 +168,7 @@ class LocalRun:
 
     def _take_turns(self, current: Round, sites: list[str], workers: Workers, watch: Stopwatch) -> dict[str, Missed]:
         """Let sites take their turns; returns who misses it."""
-        exchanges = self.federation.method.exchange
+        exchanges = self.federation.exchanges_in(current.number)
         hand_overs = {
             site: (lambda site=site: current.hand_over(site, self._shared_masks.get(site)) if exchanges else None)
             for site in sites

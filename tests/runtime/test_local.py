@@ -106,6 +106,19 @@ def test_local_training_exchanges_nothing(datasets, tmp_path):
     assert all(torch.equal(alone[name], together["a"][name]) for name in alone)
 
 
+def test_in_fine_tuning_rounds_nothing_travels_and_every_site_goes_on_from_its_own_model(datasets, tmp_path):
+    exchanged = run(small_federation(2), tmp_path / "exchanged")
+    tuned = run(small_federation(2, method={"fine_tuning_share": 0.5}), tmp_path / "tuned")
+    folder = RunFolder(tmp_path / "tuned")
+    sent = {(line["round"], line["site"]): line["bytes_sent"] for line in folder.journal()}
+    assert all((n_bytes > 0) == (number == 1) for (number, _), n_bytes in sent.items())
+    (before, _), (after, _) = (folder.coordinator.load(number) for number in (1, 2))
+    model = [key for key in before if key.startswith(("encoder", "decoder"))]
+    assert model
+    assert all(torch.equal(before[key], after[key]) for key in model)
+    assert not any(alike({site: tuned[site]}, {site: exchanged[site]}) for site in tuned)
+
+
 def test_several_leads_and_full_modality_sites_that_do_not_lead(nnunet_paths, monkeypatch, tmp_path):
     owned = {"lead": BRATS, "lead2": BRATS, "a": BRATS}
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
