@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +13,6 @@ from nnunet_fedmepd.commands.deployment_extra import require_deployment_extra
 
 if TYPE_CHECKING:
     from nnunet_fedmepd.deployment.kit import SiteKit
-
-# Of `serve`: it was asked to end before the federation did.
-EXIT_STOPPED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in {
         "check": "check this site's keys, its data, and the way to the coordinator",
         "up": "check, join the federation, and stay in it until it ends",
-        "serve": "answer the coordinator's requests; `up` starts this",
     }.items():
         actions.add_parser(name, help=text).add_argument("kit", type=Path, help="this site's kit")
 
@@ -38,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
     require_deployment_extra()
     console = Console(soft_wrap=True, highlight=False)
-    return {"keys": _keys, "check": _check, "up": _up, "serve": _serve}[args.action](args, console)
+    return {"keys": _keys, "check": _check, "up": _up}[args.action](args, console)
 
 
 def _keys(args: argparse.Namespace, console: Console) -> int:
@@ -81,17 +75,6 @@ def _up(args: argparse.Namespace, console: Console) -> int:
     with ended_by_signals():
         bring_up_site(kit, console.print)
     return 0
-
-
-def _serve(args: argparse.Namespace, console: Console) -> int:
-    kit = _load(args.kit)
-    from nnunet_fedmepd.deployment.site_service import serve
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    serve(kit, stop)
-    return EXIT_STOPPED if stop.is_set() else 0
 
 
 def _load(folder: Path) -> SiteKit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,7 +50,8 @@ def bring_up_site(kit: SiteKit, report: Report) -> None:
     """
     write_site_configuration(kit)
     _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
-    service = Program(SERVICE, [installed_program("fedmepd"), "site", "serve", str(kit.folder)], kit.variables)
+    command = [sys.executable, "-m", "nnunet_fedmepd.deployment.site_service", str(kit.folder)]
+    service = Program(SERVICE, command, kit.variables, restart_seconds=RESTART_SECONDS)
     programs = [service, _nginx("sidecar"), supernode(kit)]
     with Processes(programs, kit.folder, report).running() as processes:
         report(f"Site {kit.site} is up; logs are in {kit.logs}. Ctrl-C ends it, the same command goes on.")
