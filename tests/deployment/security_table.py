@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from collections.abc import Mapping
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
 
-@dataclass(frozen=True)
-class Row:
-    """One attack.
-
-    Attributes:
-        attack: what was tried.
-        measure: what stands against it.
-        result: how it ended with the measure.
-        without: how it ended without.
-    """
-
-    attack: str
-    measure: str
-    result: str
-    without: str
-
-
 class SecurityTable:
     """Prints what the tests added to it; a plugin of pytest."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self._table = Table(title="Security, on real processes on the loopback address", show_lines=True)
+        for column in ("attack", "each of these alone stops it", "without them"):
+            self._table.add_column(column)
 
-    def add(self, attack: str, measure: str, result: str, without: str) -> None:
-        """Add a row."""
-        self.rows.append(Row(attack, measure, result, without))
+    def add(self, attack: str, stopped_by: Mapping[str, object], without: str) -> None:
+        """Add a row.
+
+        Args:
+            attack: what was tried.
+            stopped_by: measure -> how the attack ended with it.
+            without: how it ended without.
+        """
+        self._table.add_row(attack, "\n".join(f"{m}: {end}" for m, end in stopped_by.items()), without)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the table below pytest's own summary."""
-        table = Table(title="Security, on real processes on the loopback address")
-        for column in ("attack", "what stands against it", "with it", "without it"):
-            table.add_column(column, overflow="fold")
-        for row in self.rows:
-            table.add_row(row.attack, row.measure, row.result, row.without)
-        Console(file=terminalreporter._tw._file, width=150).print(table)
+        """Print the table above pytest's own summary."""
+        text = io.StringIO()
+        Console(file=text, width=130).print(self._table)
+        terminalreporter.write(text.getvalue())
 
 
 def table_of(config: pytest.Config) -> SecurityTable:
