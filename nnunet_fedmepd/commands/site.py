@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nnunet_fedmepd.commands.deployment_extra import require_deployment_extra
+from nnunet_fedmepd.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nnunet_fedmepd.deployment.kit import SiteKit
@@ -65,13 +66,17 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
 
 def _up(args: argparse.Namespace, console: Console) -> int:
-    from nnunet_fedmepd.deployment.checks import check_data, check_site_files
+    from nnunet_fedmepd.deployment.checks import check_data, check_site_files, check_way
     from nnunet_fedmepd.deployment.processes import ended_by_signals
     from nnunet_fedmepd.deployment.starting import bring_up_site
 
     kit = _load(args.kit)
     check_site_files(kit, console.print)
     check_data(kit)
+    try:
+        check_way(kit)
+    except ConfigurationError as error:
+        console.print(f"{error} The site tries on.", markup=False)
     with ended_by_signals():
         bring_up_site(kit, console.print)
     return 0

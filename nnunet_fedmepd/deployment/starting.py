@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnunet_fedmepd.deployment.flower.control import Control
 from nnunet_fedmepd.deployment.flower.programs import superlink, supernode
+from nnunet_fedmepd.deployment.following import Follower
 from nnunet_fedmepd.deployment.kit import CoordinatorKit, SiteKit
 from nnunet_fedmepd.deployment.nginx import proxy_configuration, sidecar_configuration
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, Program, installed_program, nginx_program
@@ -55,8 +56,10 @@ def bring_up_site(kit: SiteKit, report: Report) -> None:
     programs = [service, _nginx("sidecar"), supernode(kit)]
     with Processes(programs, kit.folder, report).running() as processes:
         report(f"Site {kit.site} is up; logs are in {kit.logs}. Ctrl-C ends it, the same command goes on.")
+        log = Follower(kit.logs / "site.log", report)
         while processes.has_ended(SERVICE) != 0:
             processes.watch()
+            log.look()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     report(f"The federation has ended; site {kit.site} keeps its model.")
 
@@ -91,9 +94,11 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
 
 def _run(control: Control, processes: Processes, app: Path, run: RunFolder, report: Report) -> None:
     """Run the app until it ends with a federation that has ended; whenever it ends before, start it again."""
+    log = Follower(run.path / "federation.log", report)
     run_id = control.start(app)
     while True:
         processes.watch()
+        log.look()
         state = control.state(run_id)
         if state is not None and state.status == "finished":
             if _has_ended(run):
