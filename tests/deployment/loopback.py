@@ -66,7 +66,7 @@ def main(grid, context):
     while time.monotonic() < until:
         content = RecordDict({{"c": ConfigRecord({{"a": 1}})}})
         messages = [Message(content, dst_node_id=n, message_type="train", ttl=300.0) for n in grid.get_node_ids()]
-        for reply in grid.send_and_receive(messages, timeout=60.0):
+        for reply in grid.send_and_receive(messages, timeout=15.0):
             pathlib.Path("{marks}", "refused" if reply.has_error() else "replied").touch()
         time.sleep(1)
 """,
