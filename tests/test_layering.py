@@ -29,7 +29,13 @@ LAYERS: dict[str, set[str]] = {
     "runtime": {
         *("errors", "modalities", "config", "maths", "networks", "nnunet_plugin", "federation", "evaluation"),
     },
-    "commands": {"errors", "modalities", "config", "nnunet_plugin", "runtime", "demo_data", "evaluation", CONVERSION},
+    "deployment": {
+        *("errors", "modalities", "config", "maths", "networks", "nnunet_plugin", "federation", "runtime"),
+    },
+    "commands": {
+        *("errors", "modalities", "config", "nnunet_plugin", "federation", "runtime", "deployment", "demo_data"),
+        *("evaluation", CONVERSION),
+    },
     "cli": {"errors", "commands"},
     "launch": {"cli", "nnunet_plugin"},
     "__main__": {"launch"},
@@ -38,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
 # Distribution that only some parts may import -> those parts.
 RESERVED = {
     "nnunetv2": {"nnunet_plugin", "runtime", "commands.demo"},
-    "flwr": {"runtime.flower"},
+    "flwr": {"deployment.flower"},
 }
 
 # Part -> all that it may import from outside the project and the standard library.
@@ -138,6 +144,8 @@ def test_layers_form_no_circle() -> None:
         ("nnunet_fedmepd.federation.site", "import nnunetv2"),
         ("nnunet_fedmepd.federation.site", "import flwr.client"),
         ("nnunet_fedmepd.runtime.local", "import flwr"),
+        ("nnunet_fedmepd.deployment.calls", "import flwr"),
+        ("nnunet_fedmepd.runtime.local", "from nnunet_fedmepd.deployment.channel import Channel"),
         ("nnunet_fedmepd.commands.doctor", "import nnunetv2"),
         ("nnunet_fedmepd.nnunet_plugin.trainer", "from nnunet_fedmepd.commands import demo"),
         ("dataset_conversion.brats", "from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDPlanner"),
@@ -153,7 +161,7 @@ def test_an_upward_or_reserved_import_is_noticed(module: str, line: str) -> None
         ("nnunet_fedmepd.maths.anchors", "from .parameters import partition"),
         ("nnunet_fedmepd.maths.anchors", "from sklearn.cluster import KMeans"),
         ("nnunet_fedmepd.nnunet_plugin.trainer", "from nnunetv2.paths import nnUNet_raw"),
-        ("nnunet_fedmepd.runtime.flower.server", "import flwr"),
+        ("nnunet_fedmepd.deployment.flower.server", "import flwr"),
         ("nnunet_fedmepd.commands.doctor", "from nnunet_fedmepd import __version__"),
         ("dataset_conversion.brats", "from nnunet_fedmepd.errors import DatasetError"),
     ],

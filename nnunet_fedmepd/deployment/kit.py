@@ -215,6 +215,11 @@ class SiteKit:
         return self.folder / "spool"
 
     @property
+    def node_secret(self) -> Path:
+        """With this the site's connector takes tasks from its node; it is made anew at every start."""
+        return self.folder / "tmp" / "node.secret"
+
+    @property
     def logs(self) -> Path:
         """Folder of the processes' logs."""
         return self.folder / "logs"

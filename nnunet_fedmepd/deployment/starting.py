@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nnunet_fedmepd.deployment.coordinator_service import why_stopped
 from nnunet_fedmepd.deployment.flower.control import Control
-from nnunet_fedmepd.deployment.flower.programs import superlink, supernode
+from nnunet_fedmepd.deployment.flower.programs import connector, superlink, supernode
 from nnunet_fedmepd.deployment.following import Follower
 from nnunet_fedmepd.deployment.kit import CoordinatorKit, SiteKit
 from nnunet_fedmepd.deployment.nginx import proxy_configuration, sidecar_configuration
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, Program, installed_program, nginx_program
 from nnunet_fedmepd.deployment.systemd import RESTART_SECONDS, unit
+from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.storage import write_atomically
 from nnunet_fedmepd.runtime.run_folder import RunFolder
+
+
+class StoppedError(FedMEPDError):
+    """The coordinator stopped, and said why; started again, it goes on."""
+
 
 Report = Callable[[str], None]
 
@@ -51,9 +59,10 @@ def bring_up_site(kit: SiteKit, report: Report) -> None:
     """
     write_site_configuration(kit)
     _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
+    write_node_secret(kit)
     command = [sys.executable, "-m", "nnunet_fedmepd.deployment.site_service", str(kit.folder)]
     service = Program(SERVICE, command, kit.variables, restart_seconds=RESTART_SECONDS)
-    programs = [service, _nginx("sidecar"), supernode(kit)]
+    programs = [service, _nginx("sidecar"), supernode(kit), connector(kit)]
     with Processes(programs, kit.folder, report).running() as processes:
         report(f"Site {kit.site} is up; logs are in {kit.logs}. Ctrl-C ends it, the same command goes on.")
         log = Follower(kit.logs / "site.log", report)
@@ -62,6 +71,13 @@ def bring_up_site(kit: SiteKit, report: Report) -> None:
             log.look()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     report(f"The federation has ended; site {kit.site} keeps its model.")
+
+
+def write_node_secret(kit: SiteKit) -> None:
+    """Make a new secret: other users of this machine cannot take tasks from the site's node."""
+    kit.node_secret.unlink(missing_ok=True)
+    kit.node_secret.touch(0o600)
+    kit.node_secret.write_bytes(secrets.token_bytes(32))
 
 
 def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None:
@@ -74,6 +90,7 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
 
     Raises:
         ProcessError: a port is taken, a program cannot be started, or the superlink does not answer.
+        StoppedError: the coordinator stopped on purpose, as where too few sites were there.
     """
     write_coordinator_configuration(kit)
     _write_connection(kit)
@@ -103,6 +120,8 @@ def _run(control: Control, processes: Processes, app: Path, run: RunFolder, repo
         if state is not None and state.status == "finished":
             if _has_ended(run):
                 return
+            if (why := why_stopped(run)) is not None:
+                raise StoppedError(why)
             report(f"The coordinator's app ended ({state.ended_as}). {state.details}".rstrip())
             time.sleep(RESTART_SECONDS)
             run_id = control.start(app)

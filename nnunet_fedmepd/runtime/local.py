@@ -259,7 +259,7 @@ class LocalRun:
 
 def named(missed: Mapping[str, Missed]) -> str:
     """Return who missed something, and why, in one line."""
-    return "; ".join(f"{site}: {why.reason}" for site, why in missed.items())
+    return "; ".join(f"{site}: {why.reason}" for site, why in sorted(missed.items()))
 
 
 def participants(federation: Federation) -> list[Participant]:

@@ -204,7 +204,7 @@ def _planned(
 def _adopted(
     sites: list[PlanningSite], plans: Mapping[str, Any], configuration: str, n_processes: int, progress: Progress
 ) -> dict[str, Adopted]:
-    with _case_workers(n_processes) as map_cases, _counting(progress, "preprocessing cases", sites) as advance:
+    with case_workers(n_processes) as map_cases, _counting(progress, "preprocessing cases", sites) as advance:
         return _at_all_sites(
             {site.name: site for site in sites}, lambda site: site.adopt(plans, configuration, map_cases, advance)
         )
@@ -295,7 +295,7 @@ def _counting(progress: Progress, description: str, sites: list[PlanningSite]) -
 
 
 @contextmanager
-def _case_workers(n_processes: int) -> Iterator[MapCases]:
+def case_workers(n_processes: int) -> Iterator[MapCases]:
     """Give a `map` over cases that works in this process, or in several, started at the first case for all sites."""
     if n_processes <= 1:
         yield map

@@ -54,7 +54,7 @@ def prepare(federation: Federation) -> Prepared:
     for site in federation.site:
         try:
             files[site.name] = site_files(site.name, federation)
-            _check_site(files[site.name], federation)
+            check_site_files(files[site.name], federation)
         except (ConfigurationError, RuntimeError, OSError) as error:
             problems.append(f"site {site.name!r} (dataset {site.dataset}): {error}")
     problems += _differing_plans(files, federation) if not problems else []
@@ -98,7 +98,12 @@ def site_files(site: str, federation: Federation) -> SiteFiles:
     return SiteFiles(dataset, folder / f"{plans_name_of(federation.planning.planner)}.json", folder / "dataset.json")
 
 
-def _check_site(files: SiteFiles, federation: Federation) -> None:
+def check_site_files(files: SiteFiles, federation: Federation) -> None:
+    """Check that a site's plans and preprocessed cases are there.
+
+    Raises:
+        ConfigurationError: something is missing.
+    """
     for file in (files.plans, files.dataset_json):
         if not file.is_file():
             raise ConfigurationError(f"{file} does not exist")
@@ -123,17 +128,18 @@ def _differing_plans(files: Mapping[str, SiteFiles], federation: Federation) -> 
 
 
 def _topology(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    planned = _resolved(plans, configuration)
+    planned = planned_configuration(plans, configuration)
     kwargs = {key: value for key, value in planned["architecture"]["arch_kwargs"].items() if key != "modalities"}
     return {"arch_kwargs": kwargs, "spacing": planned["spacing"], "patch_size": planned["patch_size"]}
 
 
-def _resolved(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+def planned_configuration(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Return a configuration of plans, with what it inherits."""
     return PlansManager(dict(plans)).get_configuration(configuration).configuration
 
 
 def _data_identifier(plans: Mapping[str, Any], configuration: str) -> str:
-    return str(_resolved(plans, configuration)["data_identifier"])
+    return str(planned_configuration(plans, configuration)["data_identifier"])
 
 
 def _with_modalities(federation: Federation, files: Mapping[str, SiteFiles]) -> Federation:

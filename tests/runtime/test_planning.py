@@ -19,7 +19,7 @@ from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.nnunet_plugin.fingerprint import FedMEPDFingerprintExtractor
 from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDTinyPlanner
 from nnunet_fedmepd.nnunet_plugin.trainer import FedMEPDTrainer
-from nnunet_fedmepd.runtime.planning import _case_workers, plan_together
+from nnunet_fedmepd.runtime.planning import case_workers, plan_together
 from nnunet_fedmepd.runtime.preparation import prepare
 from tests.nnunet_plugin.varied_sites import LABELS, Site, preprocessed_json, write_pooled, write_site
 
@@ -196,7 +196,7 @@ def test_mistakes_at_all_sites_are_listed_before_work_starts(nnunet_paths):
 def test_a_worker_that_dies_is_told_with_a_remedy():
     with (
         pytest.raises(DatasetError, match=r"(?s)ended from outside.*use fewer processes"),
-        _case_workers(2) as map_cases,
+        case_workers(2) as map_cases,
     ):
         list(map_cases(os._exit, [1]))
 

@@ -1,4 +1,4 @@
-"""Flower's two long-lived programs, as a kit starts them."""
+"""Flower's long-lived programs, as a kit starts them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ def superlink(kit: CoordinatorKit) -> Program:
 
 
 def supernode(kit: SiteKit) -> Program:
-    """Return a site's side: it connects to the site's own proxy only."""
+    """Return a site's side: it connects to the site's own proxy only, and starts nothing that it is sent."""
     command = [
         *(installed_program("flower-supernode"), "--superlink", f"127.0.0.1:{kit.sidecar_port}"),
         *("--root-certificates", "client_ca.crt", "--auth-supernode-private-key", "supernode.key"),
         *("--host", "127.0.0.1", "--port", str(kit.supernode_port)),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(kit.node_secret.relative_to(kit.folder))),
     ]
     return Program("supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=RESTART_SECONDS)
+
+
+def connector(kit: SiteKit) -> Program:
+    """Return what takes tasks from a site's node and hands them to the site's service."""
+    command = [sys.executable, "-m", "nnunet_fedmepd.deployment.flower.site_connector", str(kit.folder)]
+    return Program("connector", command, {**_variables(kit.folder, kit.folder / "flwr"), **kit.variables})
 
 
 def _variables(folder: Path, home: Path) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What Flower is given to run: it starts the installed package."""

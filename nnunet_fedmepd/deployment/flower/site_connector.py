@@ -1,0 +1,133 @@
+"""A site's end of Flower: takes tasks from the site's own node, and hands them to the site's process by the spool.
+
+    python -m nnunet_fedmepd.deployment.flower.site_connector KIT
+
+Flower would install the app that comes with a task, and run it. Here nothing that comes is executed: a task's message
+is read, and that is all. The node must run with `--isolation process`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+
+import httpx
+from flwr.app import Message
+from flwr.app.error import Error
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from nnunet_fedmepd.deployment.flower.payload import PayloadError, from_content, to_content
+from nnunet_fedmepd.deployment.kit import SiteKit, load_site_kit
+from nnunet_fedmepd.deployment.spool import Spool, SpoolError, key_of
+from nnunet_fedmepd.errors import FedMEPDError
+
+LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.2
+_COMPONENT = "flwr-clientapp"
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+
+
+class SiteConnector:
+    """Takes one task after the other.
+
+    Args:
+        kit: of the site.
+    """
+
+    def __init__(self, kit: SiteKit) -> None:
+        self.address, self.spool = f"127.0.0.1:{kit.supernode_port}", Spool(kit.spool_folder)
+        signs = SuperExecAuthHttpInterceptor(master_secret=kit.node_secret.read_bytes(), protected_methods=[_ACQUIRE])
+        self._node = RuntimeHttpClient.from_server_address(
+            self.address, True, None, [RuntimeVersionHttpInterceptor(component_name=_COMPONENT), signs]
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Take tasks until told to stop, whether the node is there or not."""
+        wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+        while not stop.is_set():
+            try:
+                acquired = self._node.AcquireTask(wanted)
+                if acquired.HasField("task") and acquired.token:
+                    self._do_task(acquired.token)
+                    continue
+            except httpx.HTTPError as error:
+                LOG.warning("the site's node: %s", type(error).__name__)
+                stop.wait(1)
+            stop.wait(_POLL_SECONDS)
+
+    def _do_task(self, token: str) -> None:
+        client = RuntimeHttpClient.from_server_address(
+            self.address,
+            True,
+            None,
+            [RuntimeVersionHttpInterceptor(component_name=_COMPONENT), RuntimeTokenHttpInterceptor(token)],
+            retry_invoker=make_simple_http_retry_invoker(),
+        )
+        lost = threading.Event()
+        heartbeat = HeartbeatSender(lambda: _beat(client, lost))
+        heartbeat.start()
+        try:
+            message, context, _, _ = pull_task_input(client)
+            push_message(client, self._reply(message, lost), context)
+            push_task_output(client, context, SubStatus.COMPLETED, "")
+        except RuntimeError as error:
+            push_task_output(client, None, SubStatus.FAILED, str(error))
+        finally:
+            heartbeat.stop()
+            client.close()
+
+    def _reply(self, message: Message, lost: threading.Event) -> Message:
+        try:
+            request = from_content(message.content)
+            answer = self.spool.ask(key_of(request), request, lost.is_set)
+        except (PayloadError, FedMEPDError) as error:
+            LOG.warning("%s", error)
+            told = str(error) if isinstance(error, PayloadError | SpoolError) else type(error).__name__
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, told), reply_to=message)
+        return Message(to_content(answer), reply_to=message)
+
+
+def _beat(client: RuntimeHttpClient, lost: threading.Event) -> bool:
+    """Tell the node that its task is in work; it may have forgotten the task, since it was started again."""
+    try:
+        known = client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+    except httpx.TransportError:
+        return False
+    except httpx.HTTPStatusError:
+        known = False
+    if not known:
+        lost.set()
+    return True
+
+
+def main(kit_folder: str) -> int:
+    """Run the connector of a site's kit; returns its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        kit = load_site_kit(kit_folder)
+        until = time.monotonic() + 60
+        while not kit.node_secret.is_file() and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        SiteConnector(kit).run(threading.Event())
+    except FedMEPDError as error:
+        print(f"fedmepd: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
