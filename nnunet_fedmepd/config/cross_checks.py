@@ -37,6 +37,7 @@ def cross_mistakes(file: Mapping[str, Any]) -> list[str]:
         *_modality_mistakes(file),
         *_site_mistakes(file),
         *_lead_mistakes(file),
+        *_privacy_mistakes(file),
         *_run_mistakes(file),
     ]
 
@@ -128,6 +129,18 @@ def _lead_mistakes(file: Mapping[str, Any]) -> Iterator[str]:
     elif not any(site.get("lead") for _, site in _sites(file)):
         remedy = "set lead = true at a site with every modality, or anchors = false"
         yield f"method.anchors: anchors come from a lead, but no site leads; {remedy}"
+
+
+def _privacy_mistakes(file: Mapping[str, Any]) -> Iterator[str]:
+    method = fill_in_variant(_table(file, "method"))
+    privacy = _table(method, "privacy")
+    anchors = method.get("anchors", True) and method.get("exchange", True) and method.get("lead_role", "lead") == "lead"
+    leads = any(site.get("lead") for _, site in _sites(file))
+    if privacy and privacy.get("protect_leads", True) is True and anchors and leads:
+        yield (
+            "method.anchors: anchors are means of a lead's features, which cannot be protected; set anchors = false, "
+            "or protect_leads = false under [method.privacy] where leads need no protection"
+        )
 
 
 def _run_mistakes(file: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ name, modalities, [aliases], rounds, seed      the federation
 [[site]]                                       who takes part: dataset, modalities, lead or not
 [planning]                                     planner, configuration, GPU memory, resolution of the reports
 [method], [method.personalization]             what is exchanged, and how
+[method.privacy]                               how updates are protected; without it they are not
 [training]                                     overrides of `TrainingSettings`
 [run]                                          devices, workers, limits
 """
@@ -62,6 +63,23 @@ class PlanningTable(Table):
     intensity_bins: int = Field(4096, ge=1)
 
 
+class PrivacyTable(Table):
+    """How sites protect their updates (see federation/privacy.py).
+
+    Attributes:
+        clipping_norm: C, to which the difference of an update from what was handed over is scaled down, all parameters
+            in one norm.
+        noise_multiplier: standard deviation of the Gaussian noise, over C.
+        delta: at which epsilon is told.
+        protect_leads: False sends leads' updates as they are, anchors included.
+    """
+
+    clipping_norm: float = Field(gt=0)
+    noise_multiplier: float = Field(gt=0)
+    delta: float = Field(1e-5, gt=0, lt=1)
+    protect_leads: bool = True
+
+
 class MethodTable(Table):
     """What is exchanged; the defaults are FedMEPD's, and `variant` sets several at once (see `VARIANTS`).
 
@@ -84,6 +102,7 @@ class MethodTable(Table):
             and make up for it in the next round.
         personalization: how filters become personal, overrides of `PersonalizationSettings`; warm_up_rounds, where not
             given, is the published share of the rounds.
+        privacy: how sites protect their updates; None: they do not.
     """
 
     variant: Literal["fedmepd", "fedmema", "fedavg", "local"] = "fedmepd"
@@ -100,6 +119,7 @@ class MethodTable(Table):
     optimizer_state: Literal["keep", "reset"] = "keep"
     codec: Literal["none", "lossless", "bf16", "int8"] = "none"
     personalization: dict[str, Any] = {}
+    privacy: PrivacyTable | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -192,6 +212,29 @@ class Federation(Table):
         fine_tuning_rounds = int(self.rounds * self.method.fine_tuning_share)
         return self.method.exchange and round_number <= self.rounds - fine_tuning_rounds
 
+    def updates_of(self, name: str) -> int:
+        """Return in how many rounds a site sends an update.
+
+        Raises:
+            ConfigurationError: there is no such site.
+        """
+        site = self.site_named(name)
+        if site.lead and self.method.lead_role == "none":
+            return 0
+        present = set(range(1, self.rounds + 1)) - set(site.absent_rounds)
+        return sum(self.exchanges_in(number) for number in present)
+
+    def privacy_of(self, name: str) -> PrivacyTable | None:
+        """Return how a site protects its updates; None where it does not, or sends none.
+
+        Raises:
+            ConfigurationError: there is no such site.
+        """
+        privacy, leads = self.method.privacy, self.site_named(name).lead and self.method.lead_role == "lead"
+        if privacy is None or not self.method.exchange or (leads and not privacy.protect_leads):
+            return None
+        return privacy
+
     def training_settings(self, planned: TrainingSettings) -> TrainingSettings:
         """Return the training settings of the plans with those of this file in their place."""
         epochs = self.rounds * self.epochs_per_round
@@ -200,10 +243,14 @@ class Federation(Table):
     def as_variant(self, variant: str) -> Federation:
         """Return the same federation with a variant of the method: all switches that any variant sets are its own.
 
+        Anchors stay off where leads are protected.
+
         Raises:
             ConfigurationError: the variant cannot be run with these sites.
         """
         method = {"variant": variant, **without_switches(self.method.model_dump())}
+        if self.method.privacy is not None and self.method.privacy.protect_leads:
+            method["anchors"] = False
         return self._changed(f"variant {variant}", name=f"{self.name}_{variant}", method=method)
 
     def shortened(self, rounds: int) -> Federation:

@@ -84,7 +84,9 @@ def _changed(federation: Federation, changes: Sequence[str], word: str) -> Feder
         *tables, last = key.split(".")
         place: Any = file
         for table in tables:
-            place = place.setdefault(table, {}) if isinstance(place, dict) else None
+            if isinstance(place, dict) and place.get(table) is None:
+                place[table] = {}
+            place = place[table] if isinstance(place, dict) else None
         changeable = key.split(".")[0] in _CHANGEABLE and isinstance(place, dict)
         if not equals or not changeable or isinstance(place.get(last), dict):
             raise ConfigurationError(

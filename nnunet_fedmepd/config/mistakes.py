@@ -94,6 +94,7 @@ def _better_key(key: str, table: type[BaseModel], model: type[BaseModel]) -> str
         "in [[site]]": _model_at(model, ("site",)).model_fields,
         **{f"in [{name}]": _model_at(model, (name,)).model_fields for name in ("planning", "method", "run")},
         "in [training]": [field.name for field in fields(TrainingSettings)],
+        "in [method.privacy]": _model_at(model, ("method", "privacy")).model_fields,
         "in [method.personalization]": [field.name for field in fields(PersonalizationSettings)],
     }
     home = next((home for home, keys in homes.items() if key in keys), None)
