@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nnunet_fedmepd.commands.privacy_lines import planned_lines
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.loading import load_federation
 from nnunet_fedmepd.errors import ConfigurationError
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the federation, check its datasets where nnUNet_raw is set, and list what leaves where asked."""
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
     console.print(site_table(federation))
-    for line in method_lines(federation):
+    for line in [*method_lines(federation), *planned_lines(federation)]:
         console.print(line, markup=False)
     if args.what_leaves:
         print_declaration(federation, console)
@@ -59,7 +60,7 @@ def method_lines(federation: Federation) -> list[str]:
     return [
         f"{federation.rounds} rounds of {epochs} local epoch{'' if epochs == 1 else 's'}; seed {federation.seed}",
         f"planned by {planning.planner} for {planning.gpu_memory_gb:g} GB, configuration {planning.configuration}",
-        f"method: {_switches(federation.method.model_dump(exclude={'personalization'}))}",
+        f"method: {_switches(federation.method.model_dump(exclude={'personalization', 'privacy'}))}",
         f"personalization: {_switches(asdict(federation.personalization))}",
         f"training: {_switches(federation.training) or 'as planned'}",
     ]

@@ -25,8 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the federation, or what is left of it."""
+    from nnunet_fedmepd.commands.privacy_lines import spent_lines
     from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
     from nnunet_fedmepd.runtime.preparation import default_run_folder
+    from nnunet_fedmepd.runtime.privacy_ledger import updates_sent
+    from nnunet_fedmepd.runtime.run_folder import RunFolder
     from nnunet_fedmepd.runtime.running import run_federation
 
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
@@ -38,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     folder = args.run or default_run_folder(federation)
     run_federation(federation, folder, console, args.overwrite, args.profile)
     console.print(f"The run is complete. Scores: fedmepd evaluate {folder}. A page about it: fedmepd report {folder}.")
+    for line in spent_lines(federation, lambda site: updates_sent(RunFolder(folder), site)):
+        console.print(line, markup=False)
     console.print("Predict with every site's model, for example:")
     console.print(
         f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {federation.site[0].dataset} -tr FedMEPDTrainer "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any
 import torch
 
 from nnunet_fedmepd.config.federation import Federation
-from nnunet_fedmepd.federation.messages import Anchors, HandOver, Update
+from nnunet_fedmepd.federation.messages import Anchors, HandOver, SiteUpdate, Update
+from nnunet_fedmepd.federation.privacy import as_judged, protect
 from nnunet_fedmepd.federation.sending import encode_update
 from nnunet_fedmepd.federation.site import (
     SiteRules,
@@ -31,8 +34,13 @@ from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
 from nnunet_fedmepd.runtime.layer_report import layer_report
+from nnunet_fedmepd.runtime.privacy_ledger import PrivacyError, PrivacyLedger
 from nnunet_fedmepd.runtime.profiling import NoProfile, Stopwatch
 from nnunet_fedmepd.runtime.run_folder import RunFolder
+
+LOG = logging.getLogger(__name__)
+# Of a turn's report: what no noise covers, and what therefore stays at a site that protects its updates.
+_KEPT_TO_ITSELF = ("train_loss", "pseudo_dice")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class TurnResult:
     Attributes:
         message: the update for the coordinator, as bytes; None where nothing is exchanged.
         report: for journal and progress: train_loss, pseudo_dice, seconds, filters, shared_filters; where filters can
-            become personal also what `layer_report` says of the round before.
+            become personal also what `layer_report` says of the round before. Loss and Dice are NaN where the site
+            protects its updates.
         was_done: whether the round had been trained before, and only its update was made anew.
     """
 
@@ -93,6 +102,7 @@ class SiteWorker:
         self._trainings: dict[str, SiteTraining] = {}
         self._states: dict[str, SiteState] = {}
         self._reports: dict[str, dict[str, Any]] = {}
+        self._ledgers: dict[str, PrivacyLedger] = {}
 
     def take_turn(
         self, name: str, round_number: int, hand_over: HandOver | None, advance: Callable[[], None] = lambda: None
@@ -107,6 +117,7 @@ class SiteWorker:
 
         Raises:
             StateFileError: the site's state is damaged, or cannot be saved.
+            PrivacyError: the update would spend more privacy than the federation file announces.
         """
         with self.profile.turn(name, round_number) as watch:
             self._wake(name, round_number)
@@ -118,7 +129,7 @@ class SiteWorker:
                 watch.lap("disk")
             message = None if hand_over is None else self._message(name)
             watch.lap("codec")
-        return TurnResult(message, self._reports[name], was_done)
+        return TurnResult(message, self._outgoing_report(name), was_done)
 
     def finish(self, name: str, anchors: Anchors | None) -> Path:
         """Write a site's final model, calibrated by the final anchors; returns nnU-Net's results folder.
@@ -171,19 +182,55 @@ class SiteWorker:
         self._states[name] = state
         self._reports[name] = {**asdict(summary), **self._filter_report(before, state, turn, rules)}
         watch.lap("protocol")
-        if turn is not None and federation.method.codec != "none":
+        if turn is not None and (federation.method.codec != "none" or federation.privacy_of(name) is not None):
             self._encode(name, turn.hand_over)
             watch.lap("codec")
 
     def _encode(self, name: str, hand_over: HandOver) -> None:
         """Encode the update while it is known what was handed over; the state keeps the bytes and what they lack."""
-        state, groups = self._states[name], self._trainings[name].filter_groups
-        codec = self.federation.method.codec
-        message, residual = encode_update(self._update(name), codec, hand_over, state.residual, groups)
+        codec, groups = self.federation.method.codec, self._trainings[name].filter_groups
+        update = self._protected(name, self._update(name), hand_over)
+        state = self._states[name]
+        message, residual = encode_update(update, codec, hand_over, state.residual, groups)
         self._states[name] = replace(state, message=message, residual=residual)
 
+    def _protected(self, name: str, update: Update, hand_over: HandOver) -> Update:
+        """Clip and noise an update, and let the site judge by that; the update itself where it is not protected."""
+        privacy, groups = self.federation.privacy_of(name), self._trainings[name].filter_groups
+        if privacy is None:
+            return update
+        protected, norms = protect(update, hand_over, groups, privacy, self._ledger(name).secret)
+        if isinstance(protected, SiteUpdate):
+            self._states[name] = as_judged(self._states[name], protected, hand_over, groups)
+        LOG.info(
+            "%s keeps to itself: its update of round %d had norm %.3g, clipped to %.3g; norm of the noise %.3g",
+            name,
+            hand_over.round_number,
+            norms.change,
+            privacy.clipping_norm,
+            norms.noise,
+        )
+        return protected
+
+    def _ledger(self, name: str) -> PrivacyLedger:
+        if name not in self._ledgers:
+            self._ledgers[name] = PrivacyLedger(self.folder, name, self.federation.updates_of(name))
+        return self._ledgers[name]
+
     def _message(self, name: str) -> bytes:
-        return self._states[name].message or encode(self._update(name))
+        state = self._states[name]
+        if self.federation.privacy_of(name) is None:
+            return state.message or encode(self._update(name))
+        if not state.message:
+            raise PrivacyError(f"Site {name!r} has no protected update of round {state.round_number} to give away.")
+        self._ledger(name).enter(state.message)
+        return state.message
+
+    def _outgoing_report(self, name: str) -> dict[str, Any]:
+        report = self._reports[name]
+        if self.federation.privacy_of(name) is None:
+            return report
+        return report | dict.fromkeys(_KEPT_TO_ITSELF, math.nan)
 
     def _update(self, name: str) -> Update:
         training, state, rules = self._trainings[name], self._states[name], self._rules(name)
