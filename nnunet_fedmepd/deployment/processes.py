@@ -80,6 +80,15 @@ class Processes:
         finally:
             self._end_all()
 
+    def start(self, program: Program) -> None:
+        """Start one more, which is ended first.
+
+        Raises:
+            ProcessError: it cannot be started.
+        """
+        self._all.append(_Running(program, None))
+        self._start(self._all[-1])
+
     def watch(self) -> None:
         """Start again what has ended, after its delay."""
         for running in self._all:

@@ -96,12 +96,13 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
     _write_connection(kit)
     _prepare(kit.folder, {"superlink_port": kit.superlink_port, "port": kit.port})
     keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
-    with Processes([superlink(kit), _nginx("proxy")], kit.folder, report).running() as processes:
+    with Processes([superlink(kit)], kit.folder, report).running() as processes:
         control = Control(kit)
         try:
             _wait_for(control, processes)
             control.stop_all()  # what a coordinator that was killed left behind
             write_atomically(kit.node_file, json.dumps(control.register(keys)).encode())
+            processes.start(_nginx("proxy"))  # last: a node that is not registered yet is turned away, and gives up
             report(f"The coordinator is up on {kit.listen}:{kit.port}; logs are in {kit.logs}.")
             _run(control, processes, app, RunFolder(kit.run_folder), report)
         finally:
