@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from nnunet_fedmepd.errors import DatasetError
@@ -84,6 +84,10 @@ class EvaluationFolder:
     def subsets(self) -> Path:
         """The table of the lead's cases under every subset of the modalities."""
         return self.path / "subsets.csv"
+
+    def other_checkpoints(self) -> list[EvaluationFolder]:
+        """Return where the run's other checkpoints are evaluated, on the same cases."""
+        return [replace(self, checkpoint=other) for other in CHECKPOINTS if other != self.checkpoint]
 
     def predictions(self, site: str) -> Path:
         """Return where a site's predicted label maps are."""

@@ -19,6 +19,7 @@ from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.evaluation.metrics import score_regions
 from nnunet_fedmepd.evaluation.regions import ignore_label, scored_regions
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
+from nnunet_fedmepd.federation.storage import write_atomically
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOutCase
 from nnunet_fedmepd.nnunet_plugin.prediction import CasePredictor, PreparedCase
 from nnunet_fedmepd.runtime.finished_run import SiteModel
@@ -111,6 +112,8 @@ def evaluate_sites(
 ) -> list[CaseScore]:
     """Predict and score every site's cases; predictions and the table go to the folder, case by case.
 
+    Where the best checkpoint is the last one, nothing is predicted twice: what the other has is taken over.
+
     Raises:
         DatasetError: images and reference of a case do not fit together.
         BusyError: another process evaluates the same checkpoint.
@@ -118,13 +121,15 @@ def evaluate_sites(
     """
     with _alone(folder), _progress(console, "cases", targets) as advance:
         table = _Table(folder.cases)
+        others = [(other, _Table(other.cases)) for other in folder.other_checkpoints()]
         for target in targets:
             site = SiteEvaluation(target, predicting)
             ending = target.held_out.description["file_ending"]
             for case in target.held_out.cases:
                 file, made_of = folder.predictions(target.site) / f"{case.name}{ending}", site.made_of(case)
-                if not file.is_file() or not table.holds(target.site, case.name, site.regions, made_of):
-                    table.put(site.predict(case, file))
+                sought = (target.site, case.name, site.regions, made_of)
+                if not file.is_file() or not table.holds(*sought):
+                    table.put(_taken_over(others, sought, file) or site.predict(case, file))
                 advance()
         return table.keep((target.site, case.name) for target in targets for case in target.held_out.cases)
 
@@ -150,6 +155,19 @@ def evaluate_subsets(
         return table.keep((target.site, case.name) for target in targets for case in target.held_out.cases)
 
 
+def _taken_over(
+    others: Iterable[tuple[EvaluationFolder, _Table]], sought: tuple[str, str, Iterable[str], str], file: Path
+) -> list[CaseScore]:
+    """Copy the prediction of another checkpoint with the same weights; returns its scores, none if there is none."""
+    site, case, _, _ = sought
+    for folder, table in others:
+        prediction = folder.predictions(site) / file.name
+        if prediction.is_file() and table.holds(*sought):
+            write_atomically(file, prediction.read_bytes())
+            return table.scores(site, case)
+    return []
+
+
 def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     """Return every non-empty subset, small ones first."""
     sizes = range(1, len(modalities) + 1)
@@ -173,6 +191,10 @@ class _Table:
         """Return whether a case's scores are there, of the same regions, model and files."""
         rows = self._rows.get((site, case), [])
         return {row.region for row in rows} == set(regions) and all(row.made_of == made_of for row in rows)
+
+    def scores(self, site: str, case: str) -> list[CaseScore]:
+        """Return the scores of one case."""
+        return self._rows[site, case]
 
     def put(self, scores: list[CaseScore]) -> None:
         """Add the scores of one case, or replace them."""

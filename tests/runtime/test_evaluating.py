@@ -152,6 +152,23 @@ def test_validation_cases_and_the_best_checkpoint_go_to_folders_of_their_own(end
     assert {score.case for score in read_scores(ended.cases)} == {"test0", "test1"}
 
 
+def test_a_best_checkpoint_that_is_the_last_one_is_not_predicted_again(ended):
+    checkpoint = torch.load(model("b"), weights_only=False)
+    torch.save(checkpoint, model("b").with_name("checkpoint_best.pth"))
+    lead = torch.load(model("lead"), weights_only=False)
+    lead["network_weights"]["decoder.merges.0.0.conv.bias"] += 1
+    torch.save(lead, model("lead").with_name("checkpoint_best.pth"))
+    final = evaluate(ended)
+    best = EvaluationFolder(ended.run, "best")
+    for site in ("b", "lead"):  # a mark that a new prediction would not bear
+        file = ended.predictions(site) / "test0.nii.gz"
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(file)) * 0 + 77, str(file))
+    scores = evaluate(best, "--checkpoint", "best")
+    assert [score for score in scores if score.site == "b"] == [score for score in final if score.site == "b"]
+    assert (read(best.predictions("b") / "test0.nii.gz") == 77).all()
+    assert not (read(best.predictions("lead") / "test0.nii.gz") == 77).any()
+
+
 @pytest.mark.parametrize("options", [("--checkpoint", "best"), ("--split", "val")])
 def test_without_validation_cases_there_is_no_best_checkpoint(ended, capsys, options):
     file = ended.run / "run.json"
