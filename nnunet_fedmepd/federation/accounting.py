@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from math import sqrt
 
+import numpy as np
+
 from nnunet_fedmepd.config.federation import PrivacyTable
 from nnunet_fedmepd.errors import FedMEPDError
 
@@ -35,4 +37,5 @@ def spent_epsilon(privacy: PrivacyTable, n_updates: int) -> float:
     if n_updates == 0:
         return 0.0
     noise_over_sensitivity = privacy.noise_multiplier / _SENSITIVITY / sqrt(n_updates)
-    return float(dp_accounting.get_epsilon_gaussian(noise_over_sensitivity, privacy.delta))
+    with np.errstate(divide="ignore"):  # where the library's search passes over a delta of 0
+        return float(dp_accounting.get_epsilon_gaussian(noise_over_sensitivity, privacy.delta))

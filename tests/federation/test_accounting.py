@@ -42,7 +42,13 @@ def test_more_updates_spend_more_and_more_noise_less():
     assert spent_epsilon(table(1.0), 0) == 0
     assert spent_epsilon(table(1.0), 1) < spent_epsilon(table(1.0), 2)
     assert spent_epsilon(table(2.0), 4) == pytest.approx(spent_epsilon(table(1.0), 1))
-    assert math.isfinite(spent_epsilon(table(1e-4), 1000))
+
+
+@pytest.mark.filterwarnings("error")
+def test_next_to_no_noise_spends_a_large_epsilon_and_warns_of_nothing():
+    for noise in (1e-2, 1e-4, 1e-9):
+        mu = 2 * math.sqrt(8) / noise
+        assert mu**2 / 2 < spent_epsilon(table(noise), 8) < mu**2 / 2 + 10 * mu
 
 
 def test_without_the_accountant_it_says_how_to_get_it(monkeypatch):
