@@ -294,7 +294,10 @@ def _build(header: Mapping[str, Any], body: bytes, kinds: Mapping[str, type]) ->
     kind = kinds.get(str(header.get("kind")))
     if kind is None:
         raise ExchangeError(f"it is a {str(header.get('kind'))[:100]!r}; expected one of {', '.join(kinds)}")
-    takes_body = "body" in {f.name for f in fields(kind)}
+    names = {f.name for f in fields(kind)}
+    takes_body = "body" in names
+    if unknown := sorted(set(header["values"]) - (names - {"body"})):
+        raise ExchangeError(f"a {kind.__name__} says something impossible: {unknown[0][:100]}: unknown")
     if body and not takes_body:
         raise ExchangeError(f"a {kind.__name__} has no body; found {len(body)} bytes")
     try:

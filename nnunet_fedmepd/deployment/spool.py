@@ -114,8 +114,8 @@ class Spool:
         """
         write_atomically(self._replies / (key if keep else f"{key}.once"), reply)
         (self._requests / key).unlink(missing_ok=True)
-        kept = [file for file in self._replies.iterdir() if not file.suffix]
-        for old in sorted(kept, key=lambda file: file.stat().st_mtime)[:-KEPT_REPLIES]:
+        others = [file for file in self._replies.iterdir() if not file.suffix and file.name != key]
+        for old in sorted(others, key=lambda file: file.stat().st_mtime)[: -(KEPT_REPLIES - 1)]:
             old.unlink()
 
     def _answer(self, key: str) -> bytes | None:
