@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nnunet_fedmepd.deployment.coordinator_service import why_stopped
 from nnunet_fedmepd.deployment.flower.control import Control
 from nnunet_fedmepd.deployment.flower.programs import connector, superlink, supernode
 from nnunet_fedmepd.deployment.following import Follower
@@ -121,6 +120,8 @@ def _run(control: Control, processes: Processes, app: Path, run: RunFolder, repo
         if state is not None and state.status == "finished":
             if _has_ended(run):
                 return
+            from nnunet_fedmepd.deployment.coordinator_service import why_stopped  # it imports nnU-Net, for seconds
+
             if (why := why_stopped(run)) is not None:
                 raise StoppedError(why)
             report(f"The coordinator's app ended ({state.ended_as}). {state.details}".rstrip())

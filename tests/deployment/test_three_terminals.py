@@ -81,7 +81,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     }
     with _terminals(commands, folder) as terminals:
         folders = [kits / "coordinator", *(kits / "sites" / site for site in CHANNELS)]
-        assert wait_until(lambda: all(id_file(f).is_file() for f in folders) or _ended(terminals), 120)
+        assert wait_until(lambda: all(id_file(f).is_file() for f in folders) or _ended(terminals), SECONDS)
         ids = [i for f in folders if id_file(f).is_file() for i in json.loads(id_file(f).read_bytes()).values()]
         wait_until(lambda: all(terminal.poll() is not None for terminal in terminals.values()), SECONDS)
         codes = {name: terminal.poll() for name, terminal in terminals.items()}
