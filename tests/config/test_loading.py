@@ -21,6 +21,7 @@ from nnunet_fedmepd.errors import ConfigurationError
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ("brats2018_paper", "brats2020_paper")
 DEMOS = ("demo", "demo_quick")
+RECIPES = [*PAPER, *DEMOS, "evidence", "evidence_small", "two_hospitals"]
 SMALL = 'name = "s"\nmodalities = ["T1"]\nrounds = 2\n[[site]]\nname = "ü"\ndataset = 1\nlead = true\n'
 
 
@@ -61,7 +62,7 @@ def test_a_file_that_is_not_there_is_named_beside_the_recipes(tmp_path):
 
 
 def test_every_recipe_is_valid_and_found_by_its_name():
-    assert recipes() == [*PAPER, *DEMOS]
+    assert recipes() == RECIPES
     for name in recipes():
         assert isinstance(load_federation(name), Federation)
         assert load_federation(recipe(name)) == load_federation(name)
@@ -87,6 +88,12 @@ def test_the_papers_recipes_have_its_switches(name):
     assert (method.calibration, method.site_weights) == ("replace", "equal")
     assert (personalization.warm_up_rounds, personalization.patience) == (30, 10)
     assert (training.optimizer, training.learning_rate, training.loss) == ("adam", 2e-4, "published")
+
+
+def test_choices_are_measured_on_sites_of_the_main_comparison_planned_alike():
+    whole, small = load_federation("evidence"), load_federation("evidence_small")
+    assert set(small.site) < set(whole.site)
+    assert (small.planning, small.training, small.run) == (whole.planning, whole.training, whole.run)
 
 
 @pytest.mark.parametrize("name", DEMOS)
@@ -120,4 +127,4 @@ def test_a_wheel_holds_the_recipes_and_finds_them(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path / "installed", capture_output=True, text=True, check=True
     )
     demo = tmp_path / "installed" / "nnunet_fedmepd" / "recipes" / "demo.toml"
-    assert done.stdout.strip() == f"{[*PAPER, *DEMOS]} {demo}"
+    assert done.stdout.strip() == f"{RECIPES} {demo}"
