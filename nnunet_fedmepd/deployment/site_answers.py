@@ -135,7 +135,7 @@ class SiteAnswers:
         if not 1 <= number <= self.federation.rounds:
             raise ExchangeError(f"round {number} is none of the federation's {self.federation.rounds}")
         hand_over = _hand_over(request.body) if request.body else None
-        if (hand_over is None) == self.federation.method.exchange:
+        if (hand_over is None) == self.federation.exchanges_in(number):
             raise ExchangeError("a turn is asked for with a hand-over where there is none to be, or without one")
         if hand_over is not None and (hand_over.run_id, hand_over.round_number) != (request.run_id, number):
             raise ExchangeError("a hand-over belongs to another run or round than its request")
