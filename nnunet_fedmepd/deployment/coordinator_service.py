@@ -50,12 +50,6 @@ def coordinate(kit: CoordinatorKit, channel: Channel) -> None:
             raise
 
 
-def is_done(kit: CoordinatorKit) -> bool:
-    """Return whether the kit's federation has ended."""
-    folder = RunFolder(kit.run_folder)
-    return (folder.path / "status.json").is_file() and folder.status()["state"] == "finished"
-
-
 def why_stopped(folder: RunFolder) -> str | None:
     """Return why a run stopped on purpose; it can be gone on with. None where it runs, has ended, or was killed."""
     file = folder.path / "stopped.json"

@@ -56,13 +56,9 @@ def bring_up_site(kit: SiteKit, report: Report) -> None:
     Raises:
         ProcessError: a port is taken, or a program cannot be started.
     """
-    write_site_configuration(kit)
-    _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
-    write_node_secret(kit)
     command = [sys.executable, "-m", "nnunet_fedmepd.deployment.site_service", str(kit.folder)]
     service = Program(SERVICE, command, kit.variables, restart_seconds=RESTART_SECONDS)
-    programs = [service, _nginx("sidecar"), supernode(kit), connector(kit)]
-    with Processes(programs, kit.folder, report).running() as processes:
+    with Processes(site_programs(kit, service), kit.folder, report).running() as processes:
         report(f"Site {kit.site} is up; logs are in {kit.logs}. Ctrl-C ends it, the same command goes on.")
         log = Follower(kit.logs / "site.log", report)
         while processes.has_ended(SERVICE) != 0:
@@ -70,6 +66,18 @@ def bring_up_site(kit: SiteKit, report: Report) -> None:
             log.look()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     report(f"The federation has ended; site {kit.site} keeps its model.")
+
+
+def site_programs(kit: SiteKit, service: Program) -> list[Program]:
+    """Return the programs of a site around its service, after writing what they need.
+
+    Raises:
+        ProcessError: a port is taken.
+    """
+    write_site_configuration(kit)
+    _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
+    write_node_secret(kit)
+    return [service, _nginx("sidecar"), supernode(kit), connector(kit)]
 
 
 def write_node_secret(kit: SiteKit) -> None:

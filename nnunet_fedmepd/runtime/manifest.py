@@ -40,6 +40,8 @@ def declared(federation: Federation) -> Iterator[str]:
         if method.lead_role == "lead" and federation.leads:
             anchors = ", and its anchors (class means of features over many voxels)" if method.anchors else ""
             yield f"In every round, from a lead: all encoders, the whole fusion decoder{anchors}"
+    yield "Over a network, with every turn, for the coordinator's journal:"
+    yield "  training loss, pseudo Dice, duration; by decoder layer how many filters are personal and how well all agree"
     yield "Never:"
     yield from (f"  {what}" for what in NEVER)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from nnunet_fedmepd.deployment.coordinator_service import coordinate, is_done
+from nnunet_fedmepd.deployment.coordinator_service import coordinate
 from nnunet_fedmepd.runtime.planning import plan_together
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from tests.deployment.small_kits import coordinator_kit, processes, site_kits
@@ -26,7 +26,7 @@ def test_sites_as_processes_plan_and_train_as_the_embedded_runtime_does(datasets
     with processes(kits) as running:
         coordinate(kit, SpoolChannel({site: own.spool_folder for site, own in kits.items()}))
         assert [process.wait(120) for process in running.values()] == [0, 0, 0]
-    assert is_done(kit)
+    assert RunFolder(kit.run_folder).status()["state"] == "finished"
     assert alike(embedded, final_weights(federation))
     ours, theirs = (RunFolder(folder).journal() for folder in (kit.run_folder, tmp_path / "embedded"))
     assert [line["round"] for line in ours] == [line["round"] for line in theirs]

@@ -1,0 +1,136 @@
+"""A deployment of the small federation on this machine: the commands of the README, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.deployment.init import Place, make_kits
+from nnunet_fedmepd.deployment.processes import id_file
+from nnunet_fedmepd.runtime.run_folder import RunFolder
+from tests.conftest import NnunetPaths
+from tests.deployment import made_kits
+from tests.deployment.small_kits import write_toml
+
+SECONDS = 900.0
+
+
+class RealDeployment:
+    """Coordinator and sites, each with its own proxy and certificates, on ports that are free.
+
+    Args:
+        folder: for the kits and what is printed.
+        federation: whose datasets lie in `paths`.
+        paths: nnU-Net's folders, of all sites.
+        coordinator: values for the coordinator's kit.toml.
+    """
+
+    def __init__(self, folder: Path, federation: Federation, paths: NnunetPaths, **coordinator: object) -> None:
+        folder.mkdir()
+        self.folder, self.kits, self.federation = folder, folder / "kits", federation
+        self.run = RunFolder(self.kits / "coordinator" / "run")
+        self.terminals: dict[str, subprocess.Popen[bytes]] = {}
+        write_toml(folder / "federation.toml", federation)
+        place = Place("127.0.0.1", made_kits.free_port(), made_kits.free_port(), made_kits.free_port())
+        make_kits(folder / "federation.toml", self.kits, place)
+        _change(self.kit("coordinator") / "kit.toml", coordinator)
+        own = {folder.name.lower(): str(folder) for folder in (paths.raw, paths.preprocessed, paths.results)}
+        for site in federation.site:
+            lines = [f"{key} = {json.dumps(value)}\n" for key, value in {**own, "device": "cpu"}.items()]
+            (self.kit(site.name) / "site.toml").write_text("".join(lines))
+
+    def __enter__(self) -> RealDeployment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self.terminals):
+            self.terminals[name].terminate()
+        for name in list(self.terminals):
+            self.terminals.pop(name).wait(120)
+
+    def kit(self, name: str) -> Path:
+        """Return the kit of `coordinator`, or of a site."""
+        return self.kits / "coordinator" if name == "coordinator" else self.kits / "sites" / name
+
+    def start(self, *names: str) -> None:
+        """Start `coordinator`, or sites; all of them without names."""
+        for name in names or ("coordinator", *(site.name for site in self.federation.site)):
+            command = ["deploy", "up"] if name == "coordinator" else ["site", "up"]
+            with (self.folder / f"{name}.txt").open("ab") as output:
+                self.terminals[name] = subprocess.Popen(
+                    [sys.executable, "-m", "nnunet_fedmepd", *command, str(self.kit(name))],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+
+    def kill(self, name: str, process: str) -> None:
+        """Kill a process of a kit: nothing of it can tidy up."""
+        os.kill(int(json.loads(id_file(self.kit(name)).read_bytes())[process]), signal.SIGKILL)
+
+    def kill_app(self) -> None:
+        """Kill the coordinator's app."""
+        os.kill(self.status()["process"], signal.SIGKILL)
+
+    def kill_all(self, name: str) -> None:
+        """Kill everything of a kit, as when its machine loses power."""
+        ids = json.loads(id_file(self.kit(name)).read_bytes()).values()
+        app = [self.status()["process"]] if name == "coordinator" else []
+        terminal = self.terminals.pop(name)
+        for process in (terminal.pid, *ids, *app):
+            _kill(process)
+        terminal.wait()
+
+    def wait(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
+        """Wait until a condition holds."""
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, "\n".join(self.printed().values())
+            time.sleep(0.05)
+
+    def status(self) -> dict[str, Any]:
+        """Return the run's status; empty before the first round."""
+        file = self.run.path / "status.json"
+        return json.loads(file.read_bytes()) if file.is_file() else {}
+
+    def is_finished(self) -> bool:
+        """Return whether the federation has ended."""
+        return bool(self.status().get("state") == "finished")
+
+    def is_training(self, site: str, number: int) -> bool:
+        """Return whether a site has its turn in a round."""
+        status = self.status()
+        asked = status.get("round") == number and site in status.get("training", ())
+        return asked and any(not f.suffix for f in (self.kit(site) / "spool" / "requests").iterdir())
+
+    def lines(self, number: int, kind: str = "train_loss") -> dict[str, dict[str, Any]]:
+        """Return the journal's lines of a round by site: of turns, or those with `missed` or `refused` in them."""
+        return {line["site"]: line for line in self.run.journal() if line["round"] == number and kind in line}
+
+    def trained(self, site: str, number: int) -> int:
+        """Return how often a site trained a round to its end and told of it."""
+        text = (self.kit(site) / "logs" / "site.log").read_text()
+        return len(re.findall(rf"round {number}/\d+  {site}: loss", text))
+
+    def printed(self) -> Mapping[str, str]:
+        """Return the end of what each terminal shows."""
+        return {file.stem: f"{file.stem}: {file.read_text()[-1500:]}" for file in self.folder.glob("*.txt")}
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def _change(file: Path, values: Mapping[str, object]) -> None:
+    kept = [line for line in file.read_text().splitlines() if line.split(" = ")[0] not in values]
+    file.write_text("\n".join([*kept, *(f"{key} = {json.dumps(value)}" for key, value in values.items())]) + "\n")
