@@ -34,7 +34,7 @@ def serve(kit: SiteKit, stop: threading.Event | None = None, overwrite: bool = F
     Raises:
         ConfigurationError, DatasetError: the dataset is not what the federation file says.
         SpoolError: another process of this site is running.
-        StateFileError: not even a short answer can be written to the disk.
+        OSError: not even a short answer can be written to the disk.
     """
     spool, stop = Spool(kit.spool_folder), stop or threading.Event()
     with spool.serving():
@@ -42,7 +42,6 @@ def serve(kit: SiteKit, stop: threading.Event | None = None, overwrite: bool = F
         # Late: they take seconds to import, in which requests may wait already.
         from nnunet_fedmepd.deployment.requests import Failed, ModelWritten, TurnTaken, encode_reply
         from nnunet_fedmepd.deployment.site_answers import SiteAnswers
-        from nnunet_fedmepd.federation.storage import StateFileError
         from nnunet_fedmepd.runtime.progress import logging_to
 
         with logging_to(kit.logs / "site.log", Console(soft_wrap=True, highlight=False)):
@@ -57,9 +56,9 @@ def serve(kit: SiteKit, stop: threading.Event | None = None, overwrite: bool = F
                 keep = isinstance(reply, TurnTaken | ModelWritten)
                 try:
                     spool.answer(key, encode_reply(reply, answers.digest, key), keep)
-                except StateFileError as error:
-                    LOG.error("%s", error)
-                    spool.answer(key, encode_reply(Failed(type(error).__name__), answers.digest, key), False)
+                except OSError as error:
+                    LOG.error("%s cannot be written: %s. What was trained is kept.", kit.spool_folder, error.strerror)
+                    spool.answer(key, encode_reply(Failed("full disk"), answers.digest, key), False)
 
 
 def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported late

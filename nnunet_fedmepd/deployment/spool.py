@@ -5,7 +5,8 @@ SPOOL/requests/KEY      a request that waits for its answer
 SPOOL/replies/KEY       the last answers that are kept: a request that comes again is answered at once
 SPOOL/replies/KEY.once  an answer that is not: a request that comes again is answered anew
 
-Files appear whole or not at all. The folder is the site's alone.
+Files appear whole or not at all. The folder is the site's alone. Nothing here imports torch: the engine's process stays
+small.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from nnunet_fedmepd.errors import FedMEPDError
-from nnunet_fedmepd.federation.storage import write_atomically
+from nnunet_fedmepd.nnunet_plugin.atomic_files import replacing
 
 KEPT_REPLIES = 2
 PRIVATE_FOLDER = 0o700
@@ -60,6 +61,7 @@ class Spool:
 
         Raises:
             SpoolError: the site's process is not running.
+            OSError: the disk is full.
         """
         self._withdraw(but=key)
         question = self._requests / key
@@ -68,7 +70,7 @@ class Spool:
                 self._withdraw()
                 raise SpoolError("the site's own process is not running")
             if not question.is_file() and self._answer_file(key) is None:
-                write_atomically(question, request)
+                _write(question, request)
             time.sleep(_POLL_SECONDS)
         return answer
 
@@ -110,9 +112,9 @@ class Spool:
             keep: whether it is the answer, too, if the request comes again; only the last ones are kept.
 
         Raises:
-            StateFileError: the disk is full.
+            OSError: the disk is full.
         """
-        write_atomically(self._replies / (key if keep else f"{key}.once"), reply)
+        _write(self._replies / (key if keep else f"{key}.once"), reply)
         (self._requests / key).unlink(missing_ok=True)
         others = [file for file in self._replies.iterdir() if not file.suffix and file.name != key]
         for old in sorted(others, key=lambda file: file.stat().st_mtime)[: -(KEPT_REPLIES - 1)]:
@@ -137,6 +139,11 @@ class Spool:
         for file in self._requests.iterdir():
             if file.name != but:
                 file.unlink(missing_ok=True)
+
+
+def _write(file: Path, data: bytes) -> None:
+    with replacing(file) as partial:
+        partial.write_bytes(data)
 
 
 def _acquire(lock: IO[str]) -> bool:

@@ -41,7 +41,7 @@ def declared(federation: Federation) -> Iterator[str]:
             anchors = ", and its anchors (class means of features over many voxels)" if method.anchors else ""
             yield f"In every round, from a lead: all encoders, the whole fusion decoder{anchors}"
     yield "Over a network, with every turn, for the coordinator's journal:"
-    yield "  training loss, pseudo Dice, duration; by decoder layer how many filters are personal and how well all agree"
+    yield "  training loss, pseudo Dice, duration; by decoder layer how many filters are personal, and agreement"
     yield "Never:"
     yield from (f"  {what}" for what in NEVER)
 

@@ -4,8 +4,8 @@
 
 Starts a deployment on the loopback address as its commands do, with TLS, proxies and certificates. Only the two ends
 are others: sites answer at once with as many random bytes as they got, and the coordinator sends random bytes. What a
-round takes is therefore what it takes beyond training. Prints, for every size, the seconds of each round, and the most memory
-that each process had beyond its memory before, as a multiple of the payload.
+round takes is therefore what it takes beyond training. Prints, for every size, the seconds of each round, and the most
+memory that each process had beyond its memory before, as a multiple of the payload.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,9 @@ def exchange(grid: Any, context: Any) -> None:
         n_bytes, folders, seconds = megabytes * 2**20, settings["folders"], []
         for name in channel.nodes:  # opens what is opened once
             list(channel.exchange({name: lambda: b"0"}, 2**20, 60))
-        with _memory({**_processes(folders), "coordinator": os.getpid()}) as memory:
+        everything = {**_processes(folders), "coordinator": os.getpid()}
+        worked = _processor_seconds(everything.values())
+        with _memory(everything) as memory:
             for _ in range(settings["rounds"]):
                 started = time.monotonic()
                 requests = {name: partial(os.urandom, n_bytes) for name in channel.nodes}
@@ -84,9 +86,9 @@ def exchange(grid: Any, context: Any) -> None:
                     assert len(answer) == n_bytes
                     del answer
                 seconds.append(time.monotonic() - started)
-        found.append(
-            {"megabytes": megabytes, "seconds": seconds, "memory": {k: v / n_bytes for k, v in memory.items()}}
-        )
+        times = {name: grown / n_bytes for name, grown in memory.items()}
+        worked = (_processor_seconds(everything.values()) - worked) / settings["rounds"]
+        found.append({"megabytes": megabytes, "seconds": seconds, "processor_seconds": worked, "memory": times})
         (kit.run_folder / "found.json").write_text(json.dumps(found))
     run.write_status({"state": "finished", "process": os.getpid()})
 
@@ -118,7 +120,9 @@ def main() -> None:
             Thread(target=_watch, args=(processes,), daemon=True).start()
         bring_up_coordinator(load_coordinator_kit(kits / "coordinator"), args.out / "app", print)
     for line in json.loads((kits / "coordinator" / "run" / "found.json").read_text()):
-        print(f"{line['megabytes']} MB: {statistics.median(line['seconds']):.1f} s a round, of {line['seconds']}")
+        rounds = ", ".join(f"{seconds:.1f}" for seconds in line["seconds"])
+        print(f"{line['megabytes']} MB: {statistics.median(line['seconds']):.1f} s a round (median of {rounds}),")
+        print(f"  of which processors work {line['processor_seconds']:.1f} s, at the coordinator and one site")
         print("  memory / payload: " + ", ".join(f"{name} {times:.1f}" for name, times in line["memory"].items()))
 
 
@@ -154,6 +158,11 @@ def _memory(processes: Mapping[str, int]) -> Iterator[dict[str, int]]:
     grown: dict[str, int] = {}
     yield grown
     grown.update({name: max(0, _value(pid, "VmHWM") - before[name]) for name, pid in processes.items()})
+
+
+def _processor_seconds(processes: Iterable[int]) -> float:
+    ticks = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13] for pid in processes]
+    return sum(int(own) for pair in ticks for own in pair) / os.sysconf("SC_CLK_TCK")
 
 
 def _value(pid: int, name: str) -> int:

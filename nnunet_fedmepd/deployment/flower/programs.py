@@ -37,8 +37,9 @@ def supernode(kit: SiteKit) -> Program:
 
 def connector(kit: SiteKit) -> Program:
     """Return what takes tasks from a site's node and hands them to the site's service."""
-    command = [sys.executable, "-m", "nnunet_fedmepd.deployment.flower.site_connector", str(kit.folder)]
-    return Program("connector", command, {**_variables(kit.folder, kit.folder / "flwr"), **kit.variables})
+    module = "nnunet_fedmepd.deployment.flower.site_connector"
+    command = [sys.executable, "-m", module, str(kit.supernode_port), str(kit.spool_folder), str(kit.node_secret)]
+    return Program("connector", command, _variables(kit.folder, kit.folder / "flwr"))
 
 
 def _variables(folder: Path, home: Path) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """A site's end of Flower: takes tasks from the site's own node, and hands them to the site's process by the spool.
 
-    python -m nnunet_fedmepd.deployment.flower.site_connector KIT
+    python -m nnunet_fedmepd.deployment.flower.site_connector PORT SPOOL SECRET
 
 Flower would install the app that comes with a task, and run it. Here nothing that comes is executed: a task's message
-is read, and that is all. The node must run with `--isolation process`.
+is read, and that is all. The node must run with `--isolation process`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
+from pathlib import Path
 
 import httpx
 from flwr.app import Message
@@ -30,9 +30,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from nnunet_fedmepd.deployment.flower.payload import PayloadError, from_content, to_content
-from nnunet_fedmepd.deployment.kit import SiteKit, load_site_kit
 from nnunet_fedmepd.deployment.spool import Spool, SpoolError, key_of
-from nnunet_fedmepd.errors import FedMEPDError
 
 LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
@@ -44,12 +42,14 @@ class SiteConnector:
     """Takes one task after the other.
 
     Args:
-        kit: of the site.
+        port: of the node, on the loopback address.
+        spool: to the site's process.
+        secret: that the node was started with.
     """
 
-    def __init__(self, kit: SiteKit) -> None:
-        self.address, self.spool = f"127.0.0.1:{kit.supernode_port}", Spool(kit.spool_folder)
-        signs = SuperExecAuthHttpInterceptor(master_secret=kit.node_secret.read_bytes(), protected_methods=[_ACQUIRE])
+    def __init__(self, port: int, spool: Spool, secret: bytes) -> None:
+        self.address, self.spool = f"127.0.0.1:{port}", spool
+        signs = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=[_ACQUIRE])
         self._node = RuntimeHttpClient.from_server_address(
             self.address, True, None, [RuntimeVersionHttpInterceptor(component_name=_COMPONENT), signs]
         )
@@ -93,11 +93,14 @@ class SiteConnector:
         try:
             request = from_content(message.content)
             answer = self.spool.ask(key_of(request), request, lost.is_set)
-        except (PayloadError, FedMEPDError) as error:
-            LOG.warning("%s", error)
-            told = str(error) if isinstance(error, PayloadError | SpoolError) else type(error).__name__
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, told), reply_to=message)
-        return Message(to_content(answer), reply_to=message)
+        except (PayloadError, SpoolError) as error:
+            told = str(error)
+        except OSError as error:
+            told = f"the site's spool cannot be written: {error.strerror}"
+        else:
+            return Message(to_content(answer), reply_to=message)
+        LOG.warning("%s", told)
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, told), reply_to=message)
 
 
 def _beat(client: RuntimeHttpClient, lost: threading.Event) -> bool:
@@ -113,21 +116,8 @@ def _beat(client: RuntimeHttpClient, lost: threading.Event) -> bool:
     return True
 
 
-def main(kit_folder: str) -> int:
-    """Run the connector of a site's kit; returns its exit code."""
+if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        kit = load_site_kit(kit_folder)
-        until = time.monotonic() + 60
-        while not kit.node_secret.is_file() and time.monotonic() < until:
-            time.sleep(_POLL_SECONDS)
-        SiteConnector(kit).run(threading.Event())
-    except FedMEPDError as error:
-        print(f"fedmepd: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    own_port, own_spool, own_secret = sys.argv[1:]
+    SiteConnector(int(own_port), Spool(Path(own_spool)), Path(own_secret).read_bytes()).run(threading.Event())
