@@ -49,6 +49,7 @@ final_validation = false
 CHANNELS = {"university": BRATS, "county": ("T2", "FLAIR")}
 DATASETS = {"university": "Dataset500_Neuro", "county": "Dataset042_Own"}
 PATIENTS = {"university": ("miller1961", "moreau1950"), "county": ("schmidt1948", "rossi1955", "novak1971")}
+N_PROCESSES = 2 + 4 * len(CHANNELS)
 SECONDS = 420
 
 
@@ -81,8 +82,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     }
     with _terminals(commands, folder) as terminals:
         folders = [kits / "coordinator", *(kits / "sites" / site for site in CHANNELS)]
-        assert wait_until(lambda: all(id_file(f).is_file() for f in folders) or _ended(terminals), SECONDS)
-        ids = [i for f in folders if id_file(f).is_file() for i in json.loads(id_file(f).read_bytes()).values()]
+        assert wait_until(lambda: len(_process_ids(folders)) == N_PROCESSES or _ended(terminals), SECONDS)
+        ids = _process_ids(folders)
         wait_until(lambda: all(terminal.poll() is not None for terminal in terminals.values()), SECONDS)
         codes = {name: terminal.poll() for name, terminal in terminals.items()}
     printed = {name: (folder / f"{name}.txt").read_text() for name in commands}
@@ -126,6 +127,10 @@ def _terminals(commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[
             terminal.wait(120)
 
 
+def _process_ids(folders: Sequence[Path]) -> list[int]:
+    return [i for f in folders if id_file(f).is_file() for i in json.loads(id_file(f).read_bytes()).values()]
+
+
 def _ended(terminals: Mapping[str, subprocess.Popen[bytes]]) -> bool:
     return any(terminal.poll() is not None for terminal in terminals.values())
 
@@ -157,7 +162,7 @@ def test_status_shows_rounds_sites_and_traffic(ended: Deployment) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_no_process_is_left(ended: Deployment) -> None:
-    assert len(ended.process_ids) == 2 + 4 * len(CHANNELS)
+    assert len(ended.process_ids) == N_PROCESSES
     assert not [process for process in ended.process_ids if Path(f"/proc/{process}").exists()]
 
 
