@@ -83,11 +83,12 @@ class RealDeployment:
 
     def kill_all(self, name: str) -> None:
         """Kill everything of a kit, as when its machine loses power."""
-        ids = json.loads(id_file(self.kit(name)).read_bytes()).values()
-        app = [self.status()["process"]] if name == "coordinator" else []
+        groups = json.loads(id_file(self.kit(name)).read_bytes()).values()
         terminal = self.terminals.pop(name)
-        for process in (terminal.pid, *ids, *app):
-            _kill(process)
+        terminal.kill()
+        for group in groups:  # each with what it started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         terminal.wait()
 
     def wait(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
@@ -124,11 +125,6 @@ class RealDeployment:
     def printed(self) -> Mapping[str, str]:
         """Return the end of what each terminal shows."""
         return {file.stem: f"{file.stem}: {file.read_text()[-1500:]}" for file in self.folder.glob("*.txt")}
-
-
-def _kill(process: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)
 
 
 def _change(file: Path, values: Mapping[str, object]) -> None:
