@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from flwr.app import Array, ArrayRecord, RecordDict
-from flwr.app.message.arraychunk import ArrayChunk
+from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
     get_object_head_values_from_object_content,
@@ -57,7 +57,7 @@ def from_objects(objects: Mapping[str, bytes], limit_bytes: int) -> bytes | None
         pieces = [
             heads[array][1][number] for number in json.loads(get_object_body(objects[array], Array))["arraychunk_ids"]
         ]
-        bodies = {name: memoryview(get_object_body(objects[name], ArrayChunk)) for name in set(pieces)}
+        bodies = {name: _body(objects[name]) for name in set(pieces)}
         length = sum(len(bodies[piece]) for piece in pieces)
         if length > limit_bytes:
             raise PayloadError(f"it claims {length} bytes; at most {limit_bytes} are expected")
@@ -66,3 +66,8 @@ def from_objects(objects: Mapping[str, bytes], limit_bytes: int) -> bytes | None
         raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise PayloadError(f"it is no message of this protocol: {type(error).__name__}") from None
+
+
+def _body(content: bytes) -> memoryview:
+    """Return an object's body without a copy."""
+    return memoryview(content)[content.index(HEAD_BODY_DIVIDER) + len(HEAD_BODY_DIVIDER) :]

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import httpx
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.app.error import Error
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
@@ -92,7 +92,9 @@ class SiteConnector:
     def _reply(self, message: Message, lost: threading.Event) -> Message:
         try:
             request = from_content(message.content)
+            message.content = RecordDict()  # the memory is needed for the answer
             answer = self.spool.ask(key_of(request), request, lost.is_set)
+            del request
         except (PayloadError, SpoolError) as error:
             told = str(error)
         except OSError as error:

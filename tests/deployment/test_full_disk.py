@@ -1,0 +1,78 @@
+"""A disk that takes no more, at a site and at the coordinator: a clear error, the last good state kept, and on it goes.
+
+A limit on the size of files stands for the full disk: the write of a state fails half-way, with the system's own error.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from nnunet_fedmepd.deployment.coordinator_service import coordinate, why_stopped
+from nnunet_fedmepd.federation.storage import StateFileError
+from nnunet_fedmepd.runtime.run_folder import RunFolder
+from tests.deployment.fault_table import table_of
+from tests.deployment.small_kits import coordinator_kit, processes, site_kits, start_service
+from tests.deployment.spool_channel import SpoolChannel
+from tests.deployment.test_equality import paths
+from tests.runtime.small_federation import alike, final_weights, run, small_federation
+
+pytestmark = pytest.mark.deployment
+LIMIT = 100_000  # bytes: plans, requests and logs fit, a state does not
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process, and of those that it starts, grow beyond the limit."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(datasets, tmp_path, request):
+    federation = small_federation(rounds=2, run={"minimum_sites": 2})
+    expected = run(federation, tmp_path / "embedded")
+    for folder in datasets.results.iterdir():
+        folder.rename(tmp_path / folder.name)
+    kits = site_kits(tmp_path / "sites", federation, paths(datasets))
+    kit = coordinator_kit(tmp_path / "coordinator", federation, plan=False, wait_limit_minutes=10.0)
+    channel = SpoolChannel({site: own.spool_folder for site, own in kits.items()})
+    others = {site: own for site, own in kits.items() if site != "a"}
+    with processes(others) as running:
+        with full_disk():
+            full = start_service(kits["a"])
+        log = kits["a"].logs / "site.log"
+
+        def make_room() -> None:
+            while not (log.is_file() and "cannot be written: File too large" in log.read_text()):
+                time.sleep(0.2)
+            full.kill()
+            full.wait()
+            running["a"] = start_service(kits["a"])
+
+        room = threading.Thread(target=make_room)
+        room.start()
+        with (
+            full_disk(),
+            pytest.raises(StateFileError, match=r"round_00001.state .* cannot be written: File too large"),
+        ):
+            coordinate(kit, channel)
+        room.join()
+        assert "File too large" in (why_stopped(RunFolder(kit.run_folder)) or "")
+        journal = (kit.run_folder / "federation.log").read_text()
+        assert "waits for a: the site failed with a StateFileError: what went wrong is in the site's own log" in journal
+        table_of(request.config).add("disk full at a site", "told by kind, waited for, goes on with room")
+        coordinate(kit, channel)
+    assert alike(expected, final_weights(federation))
+    table_of(request.config).add(
+        "disk full at the coordinator",
+        "clear error, goes on at the same round; same weights as undisturbed, to the bit",
+    )
