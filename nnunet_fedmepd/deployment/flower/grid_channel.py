@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
+import httpx
 from flwr.app import Message
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
@@ -26,6 +28,8 @@ POLL_SECONDS = 0.5
 # A site whose process is started again, or whose network comes back, keeps its turn.
 GRACE_SECONDS = 90.0
 _OTHER_OBJECTS = 16  # of a message, besides the pieces of its payload
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -62,7 +66,7 @@ class GridChannel:
     ) -> Iterator[tuple[str, bytes | NoAnswer]]:
         until = time.monotonic() + seconds
         asked = {site: _Asked(make) for site, make in requests.items()}
-        connected = set(self.grid.get_node_ids())
+        connected = set(_patiently(self.grid.get_node_ids))
         for site in [site for site in asked if self.nodes[site] not in connected]:
             del asked[site]
             yield site, NoAnswer("its node is not connected")
@@ -81,11 +85,15 @@ class GridChannel:
         """Send the requests of those that are connected and not asked yet, or to be asked again."""
         if all(own.message for own in asked.values()):
             return
-        connected = set(self.grid.get_node_ids())
+        connected = set(_patiently(self.grid.get_node_ids))
         for site, own in asked.items():
             if not own.message and self.nodes[site] in connected:
-                message = Message(to_content(own.make()), self.nodes[site], "train", ttl=seconds)
-                own.message = next(iter(self.grid.push_messages([message])), "") or ""
+                own.message = _patiently(partial(self._push, self.nodes[site], own.make(), seconds))
+
+    def _push(self, node: int, request: bytes, seconds: float) -> str:
+        """Send a request; returns its message's id, empty where it could not be stored."""
+        message = Message(to_content(request), node, "train", ttl=seconds)
+        return next(iter(self.grid.push_messages([message])), "") or ""
 
     def _is_lost(self, own: _Asked, answer: bytes | NoAnswer) -> bool:
         """Return whether a site did not answer, and is to be asked again."""
@@ -101,8 +109,10 @@ class GridChannel:
             if not own.message and own.lost_since and time.monotonic() - own.lost_since >= self.grace_seconds:
                 yield site, NoAnswer(own.reason)
         client = self.grid._runtime_client
-        pulled = client.PullMessages(PullAppMessagesRequest(message_ids=list(sites))) if sites else None
-        for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True) if pulled else ():
+        if not sites:
+            return
+        pulled = _patiently(partial(client.PullMessages, PullAppMessagesRequest(message_ids=list(sites))))
+        for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
             site = sites[message.metadata.reply_to_message_id]
             names = [node.object_id for node in iterate_object_tree(tree)]
             try:
@@ -112,11 +122,10 @@ class GridChannel:
             except ObjectPullError:
                 yield site, NoAnswer("it broke off while it sent its answer")
             finally:
-                client.ConfirmMessageReceived(
-                    ConfirmMessageReceivedRequest(
-                        node=self.grid.node, run_id=self.grid.run.run_id, message_object_id=tree.object_id
-                    )
+                received = ConfirmMessageReceivedRequest(
+                    node=self.grid.node, run_id=self.grid.run.run_id, message_object_id=tree.object_id
                 )
+                _patiently(partial(client.ConfirmMessageReceived, received))
 
     def _load(self, message: str, names: list[str], limit_bytes: int) -> bytes | NoAnswer:
         if len(names) > limit_bytes / FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + _OTHER_OBJECTS:
@@ -128,7 +137,7 @@ class GridChannel:
         )
 
         def bounded(name: str) -> bytes:
-            data = pull(name)
+            data = _patiently(partial(pull, name))
             with lock:
                 loaded[0] += len(data)
                 if loaded[0] > limit_bytes + FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE:
@@ -144,3 +153,16 @@ class GridChannel:
             return NoAnswer(str(reply.error.reason)[:300])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PayloadError(f"it is no message of this protocol: {type(error).__name__}") from None
+
+
+def _patiently(call: Callable[[], _Result]) -> _Result:
+    """Return what a call of the superlink returns; its database may be busy with a large payload for seconds."""
+    for pause in _PAUSES:
+        try:
+            return call()
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_server_error:
+                raise
+            LOG.info("the superlink answers %d; asked again in %.0f s", error.response.status_code, pause)
+            time.sleep(pause)
+    return call()

@@ -20,6 +20,7 @@ from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -83,8 +84,11 @@ class SiteConnector:
             message, context, _, _ = pull_task_input(client)
             push_message(client, self._reply(message, lost), context)
             push_task_output(client, context, SubStatus.COMPLETED, "")
-        except RuntimeError as error:
-            push_task_output(client, None, SubStatus.FAILED, str(error))
+        except (RuntimeError, ObjectPullError, ObjectPushError) as error:
+            LOG.warning("a task is given up: %s", error)
+            push_task_output(
+                client, None, SubStatus.FAILED, "The message could not be read, or its answer not be sent."
+            )
         finally:
             heartbeat.stop()
             client.close()
