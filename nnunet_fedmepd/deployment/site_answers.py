@@ -92,6 +92,10 @@ class SiteAnswers:
         except FedMEPDError as error:
             LOG.error("%s", error)
             return Failed(type(error).__name__)
+        except Exception as error:  # a full memory or disk shows itself as whatever the libraries make of it
+            LOG.exception("A request failed; the site goes on from its last saved state.")
+            self._worker = None
+            return Failed(type(error).__name__)
 
     @property
     def _answers(self) -> dict[type, Callable[[Any], Reply]]:

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'")
 
 from nnunet_fedmepd.deployment.kit import load_site_kit
+from nnunet_fedmepd.deployment.spool import Spool
 from nnunet_fedmepd.runtime.running import run_federation
 from tests.deployment.fault_table import table_of
 from tests.deployment.hostile_service import BODIES, CLAIMED, REPLIES, ROUNDS
@@ -32,6 +33,7 @@ def test_what_a_hostile_site_answers_is_refused_by_name_and_harms_nobody(dataset
     with RealDeployment(tmp_path / "deployment", federation, datasets, plan=False) as real:
         hostile = start_service(load_site_kit(real.kit("a")), "tests.deployment.hostile_service")
         try:
+            real.wait(Spool(real.kit("a") / "spool").is_served)  # before the kit's own process is
             real.start()
             real.wait(lambda: "a" in real.lines(min(REPLIES) - 1, "refused"))
             before = peak_memory(real.status()["process"])

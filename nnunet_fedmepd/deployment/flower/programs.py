@@ -50,5 +50,6 @@ def _variables(folder: Path, home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_LOG_LEVEL": "WARNING",
+        "MALLOC_MMAP_THRESHOLD_": str(2**20),  # pieces of payloads are given back to the system when they are freed
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
