@@ -24,7 +24,7 @@ from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.config.variants import VARIANTS as VARIANTS  # noqa: PLC0414
 from nnunet_fedmepd.config.variants import fill_in_variant, without_switches
 from nnunet_fedmepd.errors import ConfigurationError
-from nnunet_fedmepd.maths.personalization import PersonalizationSettings, warm_up_for
+from nnunet_fedmepd.maths.personalization import PersonalizationSettings, patience_for, warm_up_for
 from nnunet_fedmepd.modalities import ModalityVocabulary
 
 
@@ -100,8 +100,8 @@ class MethodTable(Table):
         optimizer_state: `keep` moments over rounds or `reset` them.
         codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
             and make up for it in the next round.
-        personalization: how filters become personal, overrides of `PersonalizationSettings`; warm_up_rounds, where not
-            given, is the published share of the rounds.
+        personalization: how filters become personal, overrides of `PersonalizationSettings`; where not given,
+            warm_up_rounds is the published share of the rounds, and patience their cube root.
         privacy: how sites protect their updates; None: they do not.
     """
 
@@ -193,7 +193,7 @@ class Federation(Table):
     @property
     def personalization(self) -> PersonalizationSettings:
         """How filters become personal."""
-        defaults = PersonalizationSettings(warm_up_rounds=warm_up_for(self.rounds))
+        defaults = PersonalizationSettings(patience=patience_for(self.rounds), warm_up_rounds=warm_up_for(self.rounds))
         return replace(defaults, **self.method.personalization)
 
     def site_named(self, name: str) -> SiteTable:

@@ -44,7 +44,8 @@ class PersonalizationSettings:
     """How filters become personal; the defaults are those of Liu et al. 2025.
 
     Attributes:
-        patience: P, disagreements without an agreement in between after which a filter becomes personal.
+        patience: P, disagreements without an agreement in between after which a filter becomes personal (published: 10
+            in 1,000 rounds; `patience_for` gives fewer in a shorter run).
         warm_up_rounds: rounds at the start in which nothing is judged (published: 30 of 1,000; `warm_up_for` gives
             the same share of another run).
         importance_memory: share of the old importance that is kept each round.
@@ -122,6 +123,15 @@ class RoundEvidence:
 def warm_up_for(n_rounds: int) -> int:
     """Return the warm-up that is the published share (3 %) of a run of `n_rounds`."""
     return round(n_rounds * PUBLISHED_WARM_UP_ROUNDS / PUBLISHED_ROUNDS)
+
+
+def patience_for(n_rounds: int) -> int:
+    """Return the cube root of the number of rounds: the published 10 in 1,000 rounds, 3 in 24.
+
+    In 24 rounds a patience of 10 leaves nearly every filter shared; with 3, sites with few modalities were better and
+    none was worse (tests/benchmarks/results, `evidence_small`).
+    """
+    return max(1, round(n_rounds ** (1 / 3)))
 
 
 def fresh(groups: Sequence[FilterGroup], settings: PersonalizationSettings) -> Personalization:

@@ -45,10 +45,10 @@ def mistakes(file) -> str:
     return str(error.value)
 
 
-def test_what_is_not_said_has_the_published_default_or_its_share_of_the_run():
+def test_what_is_not_said_has_the_published_default_or_what_fits_the_number_of_rounds():
     federation = parse_federation(GOOD, "file.toml")
     assert federation.method.lead_share == 0.3
-    assert federation.personalization.patience == 10
+    assert federation.personalization.patience == 5  # 10 in 1,000 rounds, here 100
     assert federation.personalization.warm_up_rounds == 3  # 30 of 1,000
     assert federation.training_settings(TrainingSettings()).num_epochs == 100
     assert [site.name for site in federation.leads] == ["lead"]

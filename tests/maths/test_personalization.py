@@ -30,6 +30,7 @@ from nnunet_fedmepd.maths.personalization import (
     fresh,
     leave_one_out,
     own_share,
+    patience_for,
     personalize,
     update,
     warm_up_for,
@@ -148,6 +149,10 @@ def test_nothing_is_judged_during_warm_up():
 
 def test_the_warm_up_is_the_published_share_of_a_run():
     assert [warm_up_for(n_rounds) for n_rounds in (1000, 300, 50, 10)] == [30, 9, 2, 0]
+
+
+def test_patience_grows_slowly_with_the_rounds_to_the_published_one():
+    assert [patience_for(n_rounds) for n_rounds in (1, 8, 24, 100, 1000)] == [1, 2, 3, 5, 10]
 
 
 def test_a_site_can_end_with_every_filter_personal_or_with_none():
