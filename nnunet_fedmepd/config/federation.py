@@ -97,7 +97,8 @@ class MethodTable(Table):
         calibration: residual | replace (published) | off.
         fine_tuning_share: share of the rounds, at the end, in which every site and lead trains on alone, from the last
             exchange.
-        optimizer_state: `keep` moments over rounds or `reset` them.
+        optimizer_state: `keep` moments over rounds or `reset` them, which was worse (tests/benchmarks/results,
+            `evidence_small`).
         codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
             and make up for it in the next round.
         personalization: how filters become personal, overrides of `PersonalizationSettings`; where not given,
