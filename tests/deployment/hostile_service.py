@@ -47,7 +47,7 @@ BODIES: dict[int, tuple[str, Callable[[bytes], bytes], str]] = {
     5: (
         "wrong names",
         _changed(lambda u: replace(u, encoders={m: {f"x{n}": t for n, t in e.items()} for m, e in u.encoders.items()})),
-        "x",
+        "lack",
     ),
     6: ("random bytes", lambda body: os.urandom(len(body)), "no message of this protocol|claims"),
     7: ("a pickle", lambda body: pickle.dumps({"weights": [1.0]}), "no message of this protocol|claims"),
