@@ -89,12 +89,12 @@ class SiteAnswers:
         except ExchangeError as error:
             LOG.error("A request is refused: %s", error)
             return Failed(type(error).__name__, str(error))
-        except FedMEPDError as error:
-            LOG.error("%s", error)
-            return Failed(type(error).__name__)
         except Exception as error:  # a full memory or disk shows itself as whatever the libraries make of it
-            LOG.exception("A request failed; the site goes on from its last saved state.")
-            self._worker = None
+            if isinstance(error, FedMEPDError):
+                LOG.error("%s", error)
+            else:
+                LOG.exception("A request failed.")
+            self._worker = None  # what it holds may not be saved: the site goes on from its last state
             return Failed(type(error).__name__)
 
     @property

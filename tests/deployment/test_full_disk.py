@@ -8,8 +8,6 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from nnunet_fedmepd.deployment.coordinator_service import coordinate, why_stoppe
 from nnunet_fedmepd.federation.storage import StateFileError
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from tests.deployment.fault_table import table_of
-from tests.deployment.small_kits import coordinator_kit, processes, site_kits, start_service
+from tests.deployment.small_kits import coordinator_kit, processes, site_kits
 from tests.deployment.spool_channel import SpoolChannel
 from tests.deployment.test_equality import paths
 from tests.runtime.small_federation import alike, final_weights, run, small_federation
@@ -26,15 +24,9 @@ from tests.runtime.small_federation import alike, final_weights, run, small_fede
 pytestmark = pytest.mark.deployment
 
 
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """Let no file of this process, and of those that it starts, grow beyond the limit."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def limit_files(process: int, limit: int) -> None:
+    """Let no file of a process grow beyond a limit."""
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(datasets, tmp_path, request):
@@ -45,26 +37,25 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(datasets, tm
     kits = site_kits(tmp_path / "sites", federation, paths(datasets))
     kit = coordinator_kit(tmp_path / "coordinator", federation, plan=False, wait_limit_minutes=10.0)
     channel = SpoolChannel({site: own.spool_folder for site, own in kits.items()})
-    others = {site: own for site, own in kits.items() if site != "a"}
-    with processes(others) as running:
-        # Whatever else they write fits, as it is smaller: nnU-Net's checkpoints here, hand-overs without anchors there.
-        site, coordinator = (state_size(tmp_path / "embedded" / party) for party in ("sites/a", "coordinator"))
-        with full_disk(site - 1):
-            without_room = start_service(kits["a"])
+    # Whatever else they write fits, as it is smaller: nnU-Net's checkpoints here, hand-overs without anchors there.
+    site, coordinator = (state_size(tmp_path / "embedded" / party) for party in ("sites/a", "coordinator"))
+    with processes(kits) as running:
+        limit_files(running["a"].pid, site - 1)
         log = kits["a"].logs / "site.log"
 
         def make_room() -> None:
             while not (log.is_file() and "cannot be written: File too large" in log.read_text()):
                 time.sleep(0.2)
-            without_room.kill()
-            without_room.wait()
-            running["a"] = start_service(kits["a"])
+            limit_files(running["a"].pid, resource.RLIM_INFINITY)
 
         room = threading.Thread(target=make_room)
         room.start()
-        message = r"round_00001.state .* cannot be written: File too large"
-        with full_disk(coordinator - 1), pytest.raises(StateFileError, match=message):
-            coordinate(kit, channel)
+        limit_files(0, coordinator - 1)
+        try:
+            with pytest.raises(StateFileError, match=r"round_00001.state .* cannot be written: File too large"):
+                coordinate(kit, channel)
+        finally:
+            limit_files(0, resource.RLIM_INFINITY)
         room.join()
         assert "File too large" in (why_stopped(RunFolder(kit.run_folder)) or "")
         journal = (kit.run_folder / "federation.log").read_text()
