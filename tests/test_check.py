@@ -58,7 +58,7 @@ def test_a_recipe_is_shown_by_its_name_with_sites_rounds_and_switches(capsys):
     assert re.search(r"\d+ rounds of 1 local epoch; seed 12345\n", printed)
     assert "planned by FedMEPDTinyPlanner for 0.15 GB, configuration 3d_fullres\n" in printed
     assert "decoder = partial, lead_role = lead, lead_share = 0.3" in printed
-    assert "personalization: patience = 10, " in printed
+    assert "personalization: patience = 2, " in printed
     assert "training: num_iterations_per_epoch = " in printed
     assert UNSET in printed
 
