@@ -210,7 +210,7 @@ class Federation(Table):
 
     def exchanges_in(self, round_number: int) -> bool:
         """Return whether anything is exchanged in a round, counted from 1."""
-        fine_tuning_rounds = int(self.rounds * self.method.fine_tuning_share)
+        fine_tuning_rounds = round(self.rounds * self.method.fine_tuning_share)
         return self.method.exchange and round_number <= self.rounds - fine_tuning_rounds
 
     def updates_of(self, name: str) -> int:

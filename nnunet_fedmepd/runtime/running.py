@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     file = prepared.federation.model_dump(mode="json")
     for name in ("devices", "workers", "share_devices"):
         del file["run"][name]
-    return {"federation": file, "plans": dict(prepared.plan_digests)}
+    # What follows from the file may change from one version to the next: a run does not go on with other values.
+    personalization = asdict(prepared.federation.personalization)
+    return {"federation": file, "personalization": personalization, "plans": dict(prepared.plan_digests)}
 
 
 def claim_results(federation: Federation, datasets: Sequence[str], run_id: str, overwrite: bool) -> None:

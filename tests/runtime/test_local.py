@@ -9,8 +9,11 @@ import torch
 
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.federation.storage import StateFileError
+from nnunet_fedmepd.runtime.local import LocalRun, NoObserver
+from nnunet_fedmepd.runtime.preparation import prepare
 from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences
-from nnunet_fedmepd.runtime.running import run_federation
+from nnunet_fedmepd.runtime.running import identity, run_federation
+from nnunet_fedmepd.runtime.workers import Missed, WorkerSettings, start_workers
 from tests.nnunet_plugin.small_dataset import BRATS
 from tests.runtime.small_federation import (
     CONSOLE,
@@ -117,6 +120,36 @@ def test_in_fine_tuning_rounds_nothing_travels_and_every_site_goes_on_from_its_o
     assert model
     assert all(torch.equal(before[key], after[key]) for key in model)
     assert not any(alike({site: tuned[site]}, {site: exchanged[site]}) for site in tuned)
+
+
+def test_a_fine_tuning_round_goes_on_without_a_site_that_misses_it(datasets, tmp_path):
+    federation, folder = small_federation(2, method={"fine_tuning_share": 0.5}), RunFolder(tmp_path)
+    prepared, asked = prepare(federation), []
+
+    class WithoutB:
+        def __init__(self, settings: WorkerSettings) -> None:
+            self.workers = start_workers(settings)
+            self.finish, self.close = self.workers.finish, self.workers.close
+
+        def take_turns(self, round_number, hand_overs, advance):
+            if round_number == 2 and "b" in hand_overs:
+                asked.append(round_number)
+                yield "b", Missed("it is down")
+                hand_overs = {site: make for site, make in hand_overs.items() if site != "b"}
+            yield from self.workers.take_turns(round_number, hand_overs, advance)
+
+    run_id = folder.open(identity(prepared), flat_differences)
+    LocalRun(prepared, run_id, folder, NoObserver(), start=WithoutB, wait_limit_seconds=10.0).run()
+    assert asked == [2]
+    assert [(line["round"], line["site"]) for line in folder.journal() if "missed" in line] == [(2, "b")]
+
+
+def test_a_default_that_another_version_has_changed_does_not_change_a_run_unseen(datasets, tmp_path, monkeypatch):
+    federation = small_federation(2, method={"personalization": {}})
+    run(federation, tmp_path)
+    monkeypatch.setattr("nnunet_fedmepd.config.federation.patience_for", lambda n_rounds: 7)
+    with pytest.raises(RunError, match=r"personalization\.patience"):
+        run(federation, tmp_path)
 
 
 def test_several_leads_and_full_modality_sites_that_do_not_lead(nnunet_paths, monkeypatch, tmp_path):
