@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -182,12 +182,8 @@ class Failed:
 
 Request = Join | ReportFirst | ReportSecond | Adopt | TakeTurn | WriteModel | End
 Reply = Joined | FirstReport | SecondReport | Adopted | TurnTaken | ModelWritten | Ended | Failed
-REQUESTS: dict[str, type] = {
-    kind.__name__: kind for kind in (Join, ReportFirst, ReportSecond, Adopt, TakeTurn, WriteModel, End)
-}
-REPLIES: dict[str, type] = {
-    kind.__name__: kind for kind in (Joined, FirstReport, SecondReport, Adopted, TurnTaken, ModelWritten, Ended, Failed)
-}
+REQUESTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Request)}
+REPLIES: dict[str, type] = {kind.__name__: kind for kind in get_args(Reply)}
 _Kind = TypeVar("_Kind")
 
 
