@@ -119,21 +119,14 @@ class OwnFile(_File):
 
 
 @dataclass(frozen=True)
-class CoordinatorKit:
-    """The coordinator's kit; see `CoordinatorFile` for the values, and above for the files."""
+class Kit:
+    """What both kinds of kits have."""
 
     folder: Path
-    host: str
-    port: int
-    listen: str
-    superlink_port: int
-    plan: bool
-    turn_limit_minutes: float
-    wait_limit_minutes: float
 
     @property
     def federation_file(self) -> Path:
-        """The federation file."""
+        """The federation file as the coordinator hands it out; datasets in it are those that it knows of."""
         return self.folder / "federation.toml"
 
     @property
@@ -146,6 +139,24 @@ class CoordinatorKit:
         return load_federation(self.federation_file)
 
     @property
+    def logs(self) -> Path:
+        """Folder of the processes' logs."""
+        return self.folder / "logs"
+
+
+@dataclass(frozen=True)
+class CoordinatorKit(Kit):
+    """The coordinator's kit; see `CoordinatorFile` for the values, and above for the files."""
+
+    host: str
+    port: int
+    listen: str
+    superlink_port: int
+    plan: bool
+    turn_limit_minutes: float
+    wait_limit_minutes: float
+
+    @property
     def run_folder(self) -> Path:
         """Where the coordinator's states and the journal are."""
         return self.folder / "run"
@@ -154,11 +165,6 @@ class CoordinatorKit:
     def flwr_home(self) -> Path:
         """Folder of the engine's own files."""
         return self.folder / "flwr"
-
-    @property
-    def logs(self) -> Path:
-        """Folder of the processes' logs."""
-        return self.folder / "logs"
 
     @property
     def node_file(self) -> Path:
@@ -174,10 +180,9 @@ class CoordinatorKit:
 
 
 @dataclass(frozen=True)
-class SiteKit:
+class SiteKit(Kit):
     """A site's kit; see `SiteFile` and `OwnFile` for the values, and above for the files."""
 
-    folder: Path
     site: str
     coordinator_host: str
     coordinator_port: int
@@ -189,20 +194,6 @@ class SiteKit:
     dataset: int | str
     device: str
     via: str
-
-    @property
-    def federation_file(self) -> Path:
-        """The federation file as the coordinator handed it out; datasets in it are those that it knows of."""
-        return self.folder / "federation.toml"
-
-    @property
-    def federation(self) -> Federation:
-        """What the federation file says.
-
-        Raises:
-            ConfigurationError: mistakes in it.
-        """
-        return load_federation(self.federation_file)
 
     @property
     def state_folder(self) -> Path:
@@ -218,11 +209,6 @@ class SiteKit:
     def node_secret(self) -> Path:
         """With this the site's connector takes tasks from its node; it is made anew at every start."""
         return self.folder / "tmp" / "node.secret"
-
-    @property
-    def logs(self) -> Path:
-        """Folder of the processes' logs."""
-        return self.folder / "logs"
 
     @property
     def variables(self) -> dict[str, str]:
