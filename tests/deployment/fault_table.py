@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 
-import pytest
-from rich.console import Console
 from rich.table import Table
 
+from tests.deployment.printed_table import PrintedTable
 
-class FaultTable:
-    """Prints what the tests added to it; a plugin of pytest."""
+
+class FaultTable(PrintedTable):
+    """Counts the outcomes of every fault."""
 
     def __init__(self) -> None:
         self._outcomes: dict[str, Counter[str]] = {}
@@ -20,24 +19,11 @@ class FaultTable:
         """Count an outcome of a fault."""
         self._outcomes.setdefault(fault, Counter())[outcome] += 1
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the table above pytest's own summary."""
+    def table(self) -> Table:
         table = Table(title="Faults, on real processes on the loopback address", show_lines=True)
         for column in ("fault", "outcome", "times"):
             table.add_column(column)
         for fault, outcomes in self._outcomes.items():
             for outcome, times in outcomes.items():
                 table.add_row(fault, outcome, str(times))
-        text = io.StringIO()
-        Console(file=text, width=130).print(table)
-        terminalreporter.write(text.getvalue())
-
-
-def table_of(config: pytest.Config) -> FaultTable:
-    """Return the session's table."""
-    name = "fedmepd-fault-table"
-    table = config.pluginmanager.get_plugin(name)
-    if table is None:
-        table = FaultTable()
-        config.pluginmanager.register(table, name)
-    return table
+        return table

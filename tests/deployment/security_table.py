@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
-import pytest
-from rich.console import Console
 from rich.table import Table
 
+from tests.deployment.printed_table import PrintedTable
 
-class SecurityTable:
-    """Prints what the tests added to it; a plugin of pytest."""
+
+class SecurityTable(PrintedTable):
+    """Holds how every attack ended, with each measure and without."""
 
     def __init__(self) -> None:
         self._table = Table(title="Security, on real processes on the loopback address", show_lines=True)
@@ -28,18 +27,5 @@ class SecurityTable:
         """
         self._table.add_row(attack, "\n".join(f"{m}: {end}" for m, end in stopped_by.items()), without)
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the table above pytest's own summary."""
-        text = io.StringIO()
-        Console(file=text, width=130).print(self._table)
-        terminalreporter.write(text.getvalue())
-
-
-def table_of(config: pytest.Config) -> SecurityTable:
-    """Return the session's table."""
-    name = "fedmepd-security-table"
-    table = config.pluginmanager.get_plugin(name)
-    if table is None:
-        table = SecurityTable()
-        config.pluginmanager.register(table, name)
-    return table
+    def table(self) -> Table:
+        return self._table

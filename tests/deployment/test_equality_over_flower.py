@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'")
 
 from nnunet_fedmepd.runtime.planning import plan_together
-from tests.deployment.fault_table import table_of
+from tests.deployment.fault_table import FaultTable
 from tests.deployment.real import RealDeployment
 from tests.runtime.small_federation import CONSOLE, alike, final_weights, run, small_federation
 
@@ -31,4 +31,4 @@ def test_a_deployment_plans_and_trains_as_the_embedded_runtime_does(datasets, tm
         assert {terminal.returncode for terminal in real.terminals.values()} == {0}
     assert real.is_finished()
     assert alike(embedded, final_weights(federation))
-    table_of(request.config).add("none", "planning and 3 rounds: same weights as embedded, to the bit")
+    FaultTable.of(request.config).add("none", "planning and 3 rounds: same weights as embedded, to the bit")

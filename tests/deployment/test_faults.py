@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'")
 
-from tests.deployment.fault_table import table_of
+from tests.deployment.fault_table import FaultTable
 from tests.deployment.real import RealDeployment
 from tests.runtime.small_federation import alike, final_weights, run, small_federation
 
@@ -33,7 +33,7 @@ def undisturbed(federation, datasets, folder):
 
 
 def test_processes_killed_one_after_the_other_change_nothing(datasets, tmp_path, request, repeat):
-    federation, table = small_federation(rounds=7, training=TRAINING), table_of(request.config)
+    federation, table = small_federation(rounds=7, training=TRAINING), FaultTable.of(request.config)
     expected = undisturbed(federation, datasets, tmp_path / "embedded")
     outcomes = {}
     with RealDeployment(tmp_path / "deployment", federation, datasets, plan=False) as real:
@@ -105,7 +105,7 @@ def test_a_site_that_is_down_for_rounds_rejoins_by_itself(datasets, tmp_path, re
     assert {2, 3, 4}.isdisjoint(rounds)
     for number in range(1, 10):
         assert {"a", "lead"} <= set(real.lines(number))
-    table_of(request.config).add("whole site down for 3 rounds, then started", "rejoined the running federation")
+    FaultTable.of(request.config).add("whole site down for 3 rounds, then started", "rejoined the running federation")
 
 
 def test_with_fewer_sites_than_the_minimum_the_coordinator_says_whom_it_waits_for_and_can_go_on(
@@ -126,4 +126,4 @@ def test_with_fewer_sites_than_the_minimum_the_coordinator_says_whom_it_waits_fo
         real.start("a", "coordinator")
         real.wait(real.is_finished)
     assert alike(expected, final_weights(federation))
-    table_of(request.config).add("fewer sites than the minimum", f"waited, named it, went on later; {SAME}")
+    FaultTable.of(request.config).add("fewer sites than the minimum", f"waited, named it, went on later; {SAME}")

@@ -17,7 +17,7 @@ from nnunet_fedmepd.deployment.processes import Processes, Program
 from nnunet_fedmepd.deployment.starting import write_node_secret
 from tests.deployment import made_kits
 from tests.deployment.loopback import Loopback, sidecar, wait_until, write_foreign_app
-from tests.deployment.security_table import table_of
+from tests.deployment.security_table import SecurityTable
 
 pytestmark = pytest.mark.deployment
 
@@ -51,7 +51,7 @@ def test_a_site_does_not_execute_what_is_sent(
         processes = running.enter_context(_node(loopback.site("university"), as_flower_would))
         assert wait_until((marks / "client").exists, 120, processes.watch)
     stopped_by = {"a site executes the installed package only": "refused, not executed"}
-    table_of(request.config).add("the coordinator sends code to a site", stopped_by, "it runs at the site")
+    SecurityTable.of(request.config).add("the coordinator sends code to a site", stopped_by, "it runs at the site")
 
 
 @contextlib.contextmanager

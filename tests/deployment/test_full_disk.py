@@ -15,7 +15,7 @@ import pytest
 from nnunet_fedmepd.deployment.coordinator_service import coordinate, why_stopped
 from nnunet_fedmepd.federation.storage import StateFileError
 from nnunet_fedmepd.runtime.run_folder import RunFolder
-from tests.deployment.fault_table import table_of
+from tests.deployment.fault_table import FaultTable
 from tests.deployment.small_kits import coordinator_kit, processes, site_kits
 from tests.deployment.spool_channel import SpoolChannel
 from tests.deployment.test_equality import paths
@@ -60,10 +60,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(datasets, tm
         assert "File too large" in (why_stopped(RunFolder(kit.run_folder)) or "")
         journal = (kit.run_folder / "federation.log").read_text()
         assert "waits for a: the site failed with a StateFileError: what went wrong is in the site's own log" in journal
-        table_of(request.config).add("disk full at a site", "told by kind, waited for, goes on with room")
+        FaultTable.of(request.config).add("disk full at a site", "told by kind, waited for, goes on with room")
         coordinate(kit, channel)
     assert alike(expected, final_weights(federation))
-    table_of(request.config).add(
+    FaultTable.of(request.config).add(
         "disk full at the coordinator",
         "clear error, goes on at the same round; same weights as undisturbed, to the bit",
     )

@@ -13,7 +13,7 @@ pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'
 from nnunet_fedmepd.deployment.kit import load_site_kit
 from nnunet_fedmepd.deployment.spool import Spool
 from nnunet_fedmepd.runtime.running import run_federation
-from tests.deployment.fault_table import table_of
+from tests.deployment.fault_table import FaultTable
 from tests.deployment.hostile_service import BODIES, CLAIMED, REPLIES, ROUNDS
 from tests.deployment.real import RealDeployment
 from tests.deployment.small_kits import start_service
@@ -47,7 +47,7 @@ def test_what_a_hostile_site_answers_is_refused_by_name_and_harms_nobody(dataset
         refused = real.lines(number, "refused")["a"]["refused"]
         assert re.search(reason, refused), (what, refused)
         assert {"lead", "b"} <= set(real.lines(number))
-        table_of(request.config).add(f"a site answers with {what}", "refused by name, round unharmed")
+        FaultTable.of(request.config).add(f"a site answers with {what}", "refused by name, round unharmed")
     assert after - before < CLAIMED / 2
     for site, dataset in OTHERS.items():
         found = checkpoint(site, dataset)["network_weights"]

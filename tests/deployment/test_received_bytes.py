@@ -25,7 +25,7 @@ from nnunet_fedmepd.deployment.requests import (
 from nnunet_fedmepd.errors import ConfigurationError, FedMEPDError
 from nnunet_fedmepd.federation import storage, wire
 from tests.deployment import made_kits
-from tests.deployment.security_table import table_of
+from tests.deployment.security_table import SecurityTable
 
 pytestmark = pytest.mark.deployment
 
@@ -70,7 +70,7 @@ def test_a_pickle_is_refused_and_does_nothing(read: str, tmp_path: Path, request
         assert not made.exists()
     pickle.loads(bomb)  # the bomb is one
     assert made.is_dir()
-    table_of(request.config).add(f"a pickle as {read}", {"nothing is unpickled": "refused"}, "executes")
+    SecurityTable.of(request.config).add(f"a pickle as {read}", {"nothing is unpickled": "refused"}, "executes")
 
 
 def test_no_module_that_reads_a_peers_bytes_can_unpickle() -> None:
@@ -95,4 +95,4 @@ def test_a_key_that_others_can_read_keeps_a_site_from_starting(tmp_path: Path, r
             check_site_files(made_kits.site_kit(kits, "county"), lambda line: None)
         key.chmod(0o600)
     stopped_by = {"mode 600, checked at each start": "the site does not start"}
-    table_of(request.config).add("another user reads a key", stopped_by, "it can be read")
+    SecurityTable.of(request.config).add("another user reads a key", stopped_by, "it can be read")

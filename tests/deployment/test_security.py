@@ -57,7 +57,7 @@ from tests.deployment.loopback import (
     wait_until,
     write_foreign_app,
 )
-from tests.deployment.security_table import SecurityTable, table_of
+from tests.deployment.security_table import SecurityTable
 
 OK = http.HTTPStatus.OK
 
@@ -66,7 +66,7 @@ pytestmark = pytest.mark.deployment
 
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> SecurityTable:
-    return table_of(request.config)
+    return SecurityTable.of(request.config)
 
 
 @pytest.fixture(scope="module")

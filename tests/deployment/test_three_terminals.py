@@ -21,7 +21,7 @@ from nnunet_fedmepd.deployment.init import Place, make_kits
 from nnunet_fedmepd.deployment.processes import id_file, installed_program
 from tests.deployment import made_kits
 from tests.deployment.loopback import wait_until
-from tests.deployment.security_table import table_of
+from tests.deployment.security_table import SecurityTable
 from tests.nnunet_plugin.small_dataset import BRATS, PLAIN_LABELS, write_case, write_image
 
 pytestmark = pytest.mark.deployment
@@ -177,7 +177,7 @@ def test_nothing_of_a_site_is_written_down_elsewhere(ended: Deployment, request:
         own = [ended.hospitals / site, ended.kits / "sites" / site]
         assert {secret for folder in own for secret, _ in _where(secrets, folder)} == set(secrets)
     stopped_by = {"replies are typed, errors tell their kind only": "found at that site only"}
-    table_of(request.config).add("case names and paths in others' logs and files", stopped_by, "(not tried)")
+    SecurityTable.of(request.config).add("case names and paths in others' logs and files", stopped_by, "(not tried)")
 
 
 def test_case_names_are_in_no_log_and_in_no_terminal(ended: Deployment) -> None:
