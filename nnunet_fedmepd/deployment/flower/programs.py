@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, CoordinatorKit, SiteKit
 from nnunet_fedmepd.deployment.processes import Program, installed_program
-from nnunet_fedmepd.deployment.systemd import RESTART_SECONDS
 
 APP = Path(__file__).parent / "app"
 """Folder of the app that the coordinator starts."""
@@ -27,12 +26,13 @@ def superlink(kit: CoordinatorKit) -> Program:
 def supernode(kit: SiteKit) -> Program:
     """Return a site's side: it connects to the site's own proxy only, and starts nothing that it is sent."""
     command = [
-        *(installed_program("flower-supernode"), "--superlink", f"127.0.0.1:{kit.sidecar_port}"),
+        *(sys.executable, "-m", "nnunet_fedmepd.deployment.flower.site_node"),
+        *("--superlink", f"127.0.0.1:{kit.sidecar_port}"),
         *("--root-certificates", "client_ca.crt", "--auth-supernode-private-key", "supernode.key"),
         *("--host", "127.0.0.1", "--port", str(kit.supernode_port)),
         *("--isolation", "process", "--superexec-auth-secret-file", str(kit.node_secret.relative_to(kit.folder))),
     ]
-    return Program("supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=RESTART_SECONDS)
+    return Program("supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=10)
 
 
 def connector(kit: SiteKit) -> Program:
@@ -50,6 +50,9 @@ def _variables(folder: Path, home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_LOG_LEVEL": "WARNING",
+        # A piece must be through in the 30 s that Flower allows: on a line of 1 Mbit/s its pieces of 5 MB never are.
+        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(2**20),
+        "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1",
         "MALLOC_MMAP_THRESHOLD_": str(2**20),  # pieces of payloads are given back to the system when they are freed
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }

@@ -30,6 +30,7 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from nnunet_fedmepd.deployment.flower.idleness import QUESTION
 from nnunet_fedmepd.deployment.flower.payload import PayloadError, from_content, to_content
 from nnunet_fedmepd.deployment.spool import Spool, SpoolError, key_of
 
@@ -94,6 +95,8 @@ class SiteConnector:
             client.close()
 
     def _reply(self, message: Message, lost: threading.Event) -> Message:
+        if message.metadata.message_type == QUESTION:
+            return Message(RecordDict(), reply_to=message)
         try:
             request = from_content(message.content)
             message.content = RecordDict()  # the memory is needed for the answer
