@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,27 @@ class RealDeployment:
         folder: for the kits and what is printed.
         federation: whose datasets lie in `paths`.
         paths: nnU-Net's folders, of all sites.
+        host: by which sites reach the coordinator.
+        before: `coordinator`, or site -> what to put before its command, as where it runs in another network.
         coordinator: values for the coordinator's kit.toml.
     """
 
-    def __init__(self, folder: Path, federation: Federation, paths: NnunetPaths, **coordinator: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        federation: Federation,
+        paths: NnunetPaths,
+        host: str = "127.0.0.1",
+        before: Mapping[str, Sequence[str]] | None = None,
+        **coordinator: object,
+    ) -> None:
         folder.mkdir()
         self.folder, self.kits, self.federation = folder, folder / "kits", federation
         self.run = RunFolder(self.kits / "coordinator" / "run")
+        self.before = before or {}
         self.terminals: dict[str, subprocess.Popen[bytes]] = {}
         write_toml(folder / "federation.toml", federation)
-        place = Place("127.0.0.1", made_kits.free_port(), made_kits.free_port(), made_kits.free_port())
+        place = Place(host, made_kits.free_port(), made_kits.free_port(), made_kits.free_port())
         make_kits(folder / "federation.toml", self.kits, place)
         _change(self.kit("coordinator") / "kit.toml", coordinator)
         own = {folder.name.lower(): str(folder) for folder in (paths.raw, paths.preprocessed, paths.results)}
@@ -66,12 +77,13 @@ class RealDeployment:
         """Start `coordinator`, or sites; all of them without names."""
         for name in names or ("coordinator", *(site.name for site in self.federation.site)):
             command = ["deploy", "up"] if name == "coordinator" else ["site", "up"]
-            with (self.folder / f"{name}.txt").open("ab") as output:
-                self.terminals[name] = subprocess.Popen(
-                    [sys.executable, "-m", "nnunet_fedmepd", *command, str(self.kit(name))],
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
+            self.run_module(name, "nnunet_fedmepd", *command, str(self.kit(name)))
+
+    def run_module(self, name: str, module: str, *words: str) -> None:
+        """Run a module in the terminal of `coordinator`, or of a site."""
+        command = [*self.before.get(name, ()), sys.executable, "-m", module, *words]
+        with (self.folder / f"{name}.txt").open("ab") as output:
+            self.terminals[name] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
     def kill(self, name: str, process: str) -> None:
         """Kill a process of a kit: nothing of it can tidy up."""
@@ -119,7 +131,8 @@ class RealDeployment:
 
     def trained(self, site: str, number: int) -> int:
         """Return how often a site trained a round to its end and told of it."""
-        text = (self.kit(site) / "logs" / "site.log").read_text()
+        log = self.kit(site) / "logs" / "site.log"
+        text = log.read_text() if log.is_file() else ""
         return len(re.findall(rf"round {number}/\d+  {site}: loss", text))
 
     def printed(self) -> Mapping[str, str]:
