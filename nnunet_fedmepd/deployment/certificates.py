@@ -112,6 +112,12 @@ def node_key_pem(node_key: bytes) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+def serial_number(certificate: x509.Certificate) -> str:
+    """Return a certificate's serial number as OpenSSL and nginx write it: whole bytes, hexadecimal."""
+    number = certificate.serial_number
+    return number.to_bytes((number.bit_length() + 7) // 8, "big").hex().upper()
+
+
 def common_name(name: x509.Name) -> str:
     """Return the common name in a certificate or a request, empty if it has none."""
     attributes = name.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -136,6 +142,15 @@ def load_certificate(file: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file} is no certificate that can be read: {error}") from None
+
+
+def load_authority(folder: Path, name: str) -> Authority:
+    """Return an authority from the folder in which `deploy init` wrote it.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    return Authority(load_private_key(folder / f"{name}.key"), load_certificate(folder / f"{name}.crt"))
 
 
 def load_private_key(file: Path) -> ec.EllipticCurvePrivateKey:

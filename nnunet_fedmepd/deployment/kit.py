@@ -5,7 +5,8 @@ KIT/kit.toml                                  where it listens, and for how long
 KIT/federation.toml                           the federation file
 KIT/ca.crt  server.crt  server.key            sites know the coordinator by these
 KIT/client_ca.crt                             the coordinator knows sites' connections by this
-KIT/sites/NAME.pub                            the public key of every site's node
+KIT/sites/NAME.pub  NAME.crt                  the public key of every site's node, and its certificate, the only one of
+                                              that name that is let in; a revoked site has none
 KIT/nginx.conf  *.service                     the proxy in front of the engine; units for systemd
 KIT/flwr/  flower.db  nodes.json              of the engine
 KIT/run/  logs/  tmp/                         the run's folder; the processes' logs and short-lived files
@@ -177,6 +178,14 @@ class CoordinatorKit(Kit):
     def node_key(self, site: str) -> Path:
         """Return the public key of a site's node."""
         return self.folder / "sites" / f"{site}.pub"
+
+    def certificate(self, site: str) -> Path:
+        """Return a site's certificate; no such file where the site is revoked."""
+        return self.folder / "sites" / f"{site}.crt"
+
+    def is_revoked(self, site: str) -> bool:
+        """Return whether a site is not let in any more."""
+        return not self.certificate(site).is_file()
 
 
 @dataclass(frozen=True)

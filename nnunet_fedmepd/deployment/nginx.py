@@ -4,7 +4,7 @@
     (at the site, loopback)                            (at the coordinator, loopback)
 
 The engine offers what nodes need, and what starts and stops programs at every site, at one port. The proxy publishes
-only the former, only to connections with a site's certificate, and only if the node's key is that site's.
+only the former, only to connections with a site's certificate of today, and only if the node's key is that site's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from jinja2 import Environment, StrictUndefined
 
-from nnunet_fedmepd.deployment.certificates import COORDINATOR, node_key_pem
+from nnunet_fedmepd.deployment.certificates import COORDINATOR, load_certificate, node_key_pem, serial_number
 from nnunet_fedmepd.deployment.kit import CoordinatorKit, SiteKit
 
 ACCESS_LOG = "logs/proxy_access.log"
@@ -80,6 +80,14 @@ _PROXY = """
 {%- endfor %}
   }
 
+  # Of the certificates that were ever signed for a site, one is let in.
+  map "$ssl_client_s_dn $ssl_client_serial" $is_current_certificate {
+    default 0;
+{%- for site, serial in serials.items() %}
+    "CN={{ site }} {{ serial }}" 1;
+{%- endfor %}
+  }
+
   upstream engine { server 127.0.0.1:{{ kit.superlink_port }}; keepalive 64; }
   server {
     listen {{ kit.listen }}:{{ kit.port }} ssl;
@@ -92,6 +100,7 @@ _PROXY = """
     ssl_verify_depth 1;
     location / {
       if ($is_fleet_call = 0) { return 404; }
+      if ($is_current_certificate = 0) { return 403; }
       if ($request_method != POST) { return 405; }
       if ($is_own_key = 0) { return 403; }
       proxy_pass https://engine$uri;
@@ -138,9 +147,14 @@ def proxy_configuration(kit: CoordinatorKit, node_keys: Mapping[str, bytes]) -> 
     Args:
         kit: of the coordinator.
         node_keys: site -> public key of its node, in OpenSSH's format.
+
+    Raises:
+        ConfigurationError: a site's certificate cannot be read.
     """
     keys = {site: b64encode(node_key_pem(key)).decode() for site, key in node_keys.items()}
-    return _rendered(_PROXY, "proxy", kit=kit, keys=keys, access_log=ACCESS_LOG)
+    files = {site: kit.certificate(site) for site in node_keys if not kit.is_revoked(site)}
+    serials = {site: serial_number(load_certificate(file)) for site, file in files.items()}
+    return _rendered(_PROXY, "proxy", kit=kit, keys=keys, serials=serials, access_log=ACCESS_LOG)
 
 
 def sidecar_configuration(kit: SiteKit) -> str:

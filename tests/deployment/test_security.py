@@ -41,6 +41,7 @@ from nnunet_fedmepd.errors import ConfigurationError
 from tests.deployment import attacker as attacks
 from tests.deployment import made_kits
 from tests.deployment.attacker import Attacker, Certificate
+from tests.deployment.certificate_measure import CURRENT_CERTIFICATE
 from tests.deployment.loopback import (
     AUTHORITY,
     CLIENT_CERTIFICATES,
@@ -155,17 +156,19 @@ ATTACKS = {
     "a stranger joins as a node": Attack(
         somebody,
         lambda loopback, who, knows: attacks.register_over_fleet(who),
-        (CLIENT_CERTIFICATES, OWN_KEY, NODE_CALLS, REGISTERED_KEYS),
+        (CLIENT_CERTIFICATES, CURRENT_CERTIFICATE, OWN_KEY, NODE_CALLS, REGISTERED_KEYS),
         is_registered,
     ),
     "a stranger registers a node": Attack(
         somebody,
         lambda loopback, who, knows: attacks.register(who),
-        (CLIENT_CERTIFICATES, OWN_KEY, NODE_CALLS),
+        (CLIENT_CERTIFICATES, CURRENT_CERTIFICATE, OWN_KEY, NODE_CALLS),
         is_registered,
     ),
     "a stranger reads what runs": Attack(
-        somebody, lambda loopback, who, knows: attacks.list_runs(), (CLIENT_CERTIFICATES, OWN_KEY, NODE_CALLS)
+        somebody,
+        lambda loopback, who, knows: attacks.list_runs(),
+        (CLIENT_CERTIFICATES, CURRENT_CERTIFICATE, OWN_KEY, NODE_CALLS),
     ),
     "an unregistered key joins with a site's certificate": Attack(
         county_with_a_new_key,
@@ -176,9 +179,11 @@ ATTACKS = {
     "an expired certificate joins": Attack(
         county_with_an_expired_certificate,
         as_county,
-        (CLIENT_CERTIFICATES, OWN_KEY),
+        (CLIENT_CERTIFICATES, CURRENT_CERTIFICATE, OWN_KEY),
     ),
-    "a certificate of a stranger's authority joins": Attack(county_certified_by_a_stranger, as_county, (AUTHORITY,)),
+    "a certificate of a stranger's authority joins": Attack(
+        county_certified_by_a_stranger, as_county, (AUTHORITY, CURRENT_CERTIFICATE)
+    ),
     "a site joins as another site, with its node key": Attack(
         county_with_the_key_of_university, as_university, (OWN_KEY,)
     ),
@@ -227,7 +232,7 @@ def test_nobody_starts_code_or_stops_a_run_through_the_published_port(
     loopback: Loopback, table: SecurityTable, foreign: tuple[Path, Path], who: Callable[[Loopback], Attacker]
 ) -> None:
     app, marks = foreign
-    against = (NODE_CALLS,) if who is county else (CLIENT_CERTIFICATES, OWN_KEY, NODE_CALLS)
+    against = (NODE_CALLS,) if who is county else (CLIENT_CERTIFICATES, CURRENT_CERTIFICATE, OWN_KEY, NODE_CALLS)
     name, executed = "a site" if who is county else "a stranger", marks / "server"
     executed.unlink(missing_ok=True)
     control, fab = loopback.control(), build_fab_from_disk(app)
