@@ -94,7 +94,7 @@ class MethodTable(Table):
         site_weights: a site counts `equal`ly (published) or by its `cases`, in encoders and in a wholly shared decoder.
         anchors: whether sites calibrate by the leads' anchors.
         n_anchors_per_class: K.
-        calibration: residual | replace (published) | off.
+        calibration: residual | standardized | replace (published) | off (see networks/calibration.py).
         fine_tuning_share: share of the rounds, at the end, in which every site and lead trains on alone, from the last
             exchange.
         optimizer_state: `keep` moments over rounds or `reset` them, which was worse (tests/benchmarks/results,
@@ -115,7 +115,7 @@ class MethodTable(Table):
     site_weights: Literal["equal", "cases"] = "equal"
     anchors: bool = True
     n_anchors_per_class: int = Field(4, ge=1)
-    calibration: Literal["residual", "replace", "off"] = "residual"
+    calibration: Literal["residual", "standardized", "replace", "off"] = "residual"
     fine_tuning_share: float = Field(0.0, ge=0, lt=1)
     optimizer_state: Literal["keep", "reset"] = "keep"
     codec: Literal["none", "lossless", "bf16", "int8"] = "none"

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nnunet_fedmepd.networks.pointwise import pointwise
 
-CALIBRATION_MODES = ("replace", "residual", "off")
+CALIBRATION_MODES = ("replace", "residual", "standardized", "off")
 
 # Liu et al. start the linear layers of the replacing form at this standard deviation.
 PUBLISHED_INIT_STD = 1e-3
@@ -35,9 +35,15 @@ class AnchorCalibration(nn.Module):
         n_anchors_per_class: K.
         n_heads: H.
         mode: `replace` puts the attention's result in place of the features (the published form), `residual`
-            adds it to them, `off` never calibrates (anchors are still kept).
+            adds it to them, `standardized` does so too and attends by similarity (below), `off` never calibrates
+            (anchors are still kept).
         head_width: D; None means C, the published full-width heads.
         dropout: on the attention weights, in training (published: 0.1).
+
+    As published, attention stays close to uniform: anchors differ little beside what they have in common, so that the
+    result is nearly a constant. `standardized` measures features and anchors from the anchors' mean, in units of their
+    spread, channel by channel; query and key start as the same rotation, so that a voxel attends to anchors like itself
+    from the start.
 
     Buffers:
         anchors (L, K, C), valid (L, K) bool, in_use () bool.
@@ -81,8 +87,12 @@ class AnchorCalibration(nn.Module):
             else:
                 nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        if self.mode == "residual":
+        if self.mode != "replace":
             nn.init.zeros_(self.out.weight)
+        if self.mode == "standardized":
+            for head in self.query.weight.unflatten(0, (self.n_heads, self.head_width)).unbind():
+                nn.init.orthogonal_(head)
+            self.key.load_state_dict(self.query.state_dict())
 
     @torch.no_grad()
     def set_anchors(self, anchors: Float[Tensor, "L K C"], valid: Bool[Tensor, "L K"], in_use: bool) -> None:
@@ -116,14 +126,26 @@ class AnchorCalibration(nn.Module):
         return 0 if self.mode == "off" else 2 * self.n_heads * self.valid.numel() + self.anchors.shape[-1]
 
     def _score_table(self) -> tuple[Float[Tensor, "H A C"], Float[Tensor, "H A"]]:
-        keys = self.key(self.anchors.flatten(0, 1)).unflatten(1, (self.n_heads, self.head_width))
+        middle, spread = self._origin_and_units()
+        keys = self.key((self.anchors.flatten(0, 1) - middle) / spread).unflatten(1, (self.n_heads, self.head_width))
         keys = keys * self.head_width**-0.5
-        query = self.query.weight.unflatten(0, (self.n_heads, self.head_width))
-        query_bias = self.query.bias.unflatten(0, (self.n_heads, self.head_width))
+        query = self.query.weight.unflatten(0, (self.n_heads, self.head_width)) / spread
+        query_bias = self.query.bias.unflatten(0, (self.n_heads, self.head_width)) - query @ middle
         return torch.einsum("ahd,hdc->hac", keys, query), torch.einsum("ahd,hd->ha", keys, query_bias)
 
+    def _origin_and_units(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """Return the mean and the standard deviation of the valid anchors; 0 and 1 where nothing is standardised."""
+        if self.mode != "standardized":
+            return self.anchors.new_zeros(self.anchors.shape[-1]), self.anchors.new_ones(self.anchors.shape[-1])
+        weights = self.valid.flatten()[:, None] / self.valid.sum().clamp(min=1)  # no indexing: it would stall a GPU
+        middle = (weights * self.anchors.flatten(0, 1)).sum(0)
+        variance = (weights * (self.anchors.flatten(0, 1) - middle).square()).sum(0)
+        return middle, torch.where(variance > 0, variance, 1.0).sqrt()
+
     def _value_table(self) -> Float[Tensor, "C HA"]:
-        values = self.value(self.anchors.flatten(0, 1)).unflatten(1, (self.n_heads, self.head_width))
+        middle, spread = self._origin_and_units()
+        values = self.value((self.anchors.flatten(0, 1) - middle) / spread)
+        values = values.unflatten(1, (self.n_heads, self.head_width))
         out = self.out.weight.unflatten(1, (self.n_heads, self.head_width))
         return torch.einsum("ahd,chd->cha", values, out).flatten(1)
 

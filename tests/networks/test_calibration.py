@@ -50,15 +50,44 @@ def test_residual_adds_what_replace_puts_in_place():
     torch.testing.assert_close(residual(features), features + replace(features))
 
 
-def test_a_fresh_residual_layer_changes_nothing_yet():
-    calibration = AnchorCalibration(6, 2, 3, 2, "residual")
+@pytest.mark.parametrize("mode", ["residual", "standardized"])
+def test_a_fresh_residual_layer_changes_nothing_yet(mode):
+    calibration = AnchorCalibration(6, 2, 3, 2, mode)
     calibration.set_anchors(torch.randn(2, 3, 6), torch.ones(2, 3, dtype=torch.bool), in_use=True)
     features = torch.randn(1, 6, 4, 4)
     assert torch.equal(calibration(features), features)
 
 
-def test_invalid_anchors_weigh_nothing_whatever_they_hold():
-    calibration = layer()
+def test_standardized_attention_is_to_anchors_like_the_voxel_from_the_start():
+    torch.manual_seed(0)
+    # Anchors that differ by a thousandth of what they have in common, and voxels that lie on them.
+    anchors, valid = 10 + 0.01 * torch.randn(2, 3, 16), torch.tensor([[True, True, True], [True, True, False]])
+    features = anchors[valid].T[None, :, :, None, None]
+    attended = {}
+    for mode in ("residual", "standardized"):
+        calibration = AnchorCalibration(16, 2, 3, 2, mode)
+        calibration.set_anchors(anchors.masked_fill(~valid[..., None], 1e3), valid, in_use=True)
+        weights = calibration.attention(features)[0, :, valid.flatten(), :, 0, 0]
+        attended[mode] = torch.diagonal(weights, dim1=1, dim2=2)
+    assert (attended["residual"] < 0.25).all()
+    assert (attended["standardized"] > 0.5).all()
+
+
+def test_standardized_attention_does_not_depend_on_origin_and_units_of_features():
+    torch.manual_seed(0)
+    anchors, features = torch.randn(2, 3, 6, dtype=torch.float64), torch.randn(1, 6, 4, 4, dtype=torch.float64)
+    scale, shift = 1 + torch.rand(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    calibration = AnchorCalibration(6, 2, 3, 2, "standardized").double()
+    calibration.set_anchors(anchors, torch.ones(2, 3, dtype=torch.bool), in_use=True)
+    before = calibration.attention(features)
+    calibration.set_anchors(anchors * scale + shift, calibration.valid, in_use=True)
+    moved = features * scale[:, None, None] + shift[:, None, None]
+    torch.testing.assert_close(calibration.attention(moved), before)
+
+
+@pytest.mark.parametrize("mode", ["residual", "standardized"])
+def test_invalid_anchors_weigh_nothing_whatever_they_hold(mode):
+    calibration = layer(mode)
     valid = torch.tensor([[True, False, True], [False, True, True]])
     features = torch.randn(1, 6, 4, 4, dtype=torch.float64)
     calibration.set_anchors(calibration.anchors, valid, in_use=True)
@@ -69,7 +98,7 @@ def test_invalid_anchors_weigh_nothing_whatever_they_hold():
     assert not calibration.attention(features)[:, :, ~valid.flatten()].any()
 
 
-@pytest.mark.parametrize("mode", ["replace", "residual", "off"])
+@pytest.mark.parametrize("mode", ["replace", "residual", "standardized", "off"])
 @pytest.mark.parametrize("in_use", [True, False])
 def test_without_a_valid_anchor_the_layer_is_the_identity(mode, in_use):
     calibration = AnchorCalibration(6, 2, 3, 2, mode)
