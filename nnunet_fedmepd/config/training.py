@@ -11,7 +11,7 @@ from nnunet_fedmepd.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "FEDMEPD_"
 OPTIMIZERS = ("sgd", "adam", "adamw")
-LOSSES = ("nnunet", "published")
+LOSSES = ("weighted", "nnunet", "published")
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class TrainingSettings:
         gradient_norm: gradients are clipped to it. 0 means the optimizer's default: 12 for sgd (nnU-Net's), 1 for the
             others, whose first steps would otherwise be ruled by a few large gradients.
         weight_decay: decoupled from the gradient but in sgd; never applied to weights of absent modalities.
-        loss: `nnunet` (Dice + cross entropy, scales weighted as in nnU-Net) or `published` (all terms weigh 1,
-            cross entropy weighted by class frequency).
-        region_weight: weight of the region maps' loss, all scales together (`nnunet`).
-        auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (`nnunet`).
+        loss: `weighted` (nnU-Net's Dice + cross entropy weighted by class frequency, scales weighted as in nnU-Net),
+            `nnunet` (the same without the weights) or `published` (as `weighted`, all terms weigh 1).
+        region_weight: weight of the region maps' loss, all scales together (not in `published`).
+        auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (not in `published`).
         anchor_momentum: weight of the old anchor when a lead's anchors move; 0 means that the half-life is the
             published share of the run (published: 0.999 over 1,000 rounds).
         modality_dropout: probability that a training sample keeps a random subset of its modalities only.
@@ -55,7 +55,7 @@ class TrainingSettings:
     initial_lr: float = 0.0
     gradient_norm: float = 0.0
     weight_decay: float = 3e-5
-    loss: str = "nnunet"
+    loss: str = "weighted"
     region_weight: float = 0.3
     auxiliary_weight: float = 0.2
     anchor_momentum: float = 0.0

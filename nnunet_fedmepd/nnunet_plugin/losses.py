@@ -52,8 +52,49 @@ def region_scale_weights(n_scales: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
+class FrequencyWeightedCE(nn.Module):
+    """Cross entropy in which a voxel weighs one minus its class's frequency in the batch (Liu et al. 2025).
+
+    Nearly all voxels are background. Unweighted, rare classes are left unlearned for hundreds of steps.
+
+    Args:
+        ignore_label: label whose voxels count for nothing, or None.
+    """
+
+    def __init__(self, ignore_label: int | None = None) -> None:
+        super().__init__()
+        self.ignore_label = ignore_label
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of logits (B, L, *space) against labels (B, *space)."""
+        masks, counted = class_masks(logits, labels, self.ignore_label)
+        n_voxels = counted.sum().clamp_min(1)
+        weights = 1 - masks.sum((0, *range(2, masks.ndim))) / n_voxels
+        per_class = (logits.log_softmax(1) * masks).sum((0, *range(2, masks.ndim)))
+        return -(weights * per_class).sum() / n_voxels
+
+
+class FrequencyWeightedBCE(nn.Module):
+    """The same for overlapping regions: in each, a voxel weighs one minus the frequency of its side, in or out.
+
+    Args:
+        reduction: `mean`, or `none` where nnU-Net leaves out ignored voxels afterwards; in the frequencies they count
+            as outside.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (B, H, *space) against regions (B, H, *space), 0 or 1."""
+        frequency = target.mean((0, *range(2, target.ndim)), keepdim=True)
+        weights = torch.where(target > 0, 1 - frequency, frequency)
+        return functional.binary_cross_entropy_with_logits(logits, target, weights, reduction=self.reduction)
+
+
 class FrequencyWeightedDiceCE(nn.Module):
-    """Soft Dice plus cross entropy with class weights 1 - frequency in the batch: the published loss.
+    """Soft Dice plus `FrequencyWeightedCE`: the published loss.
 
     Args:
         ignore_label: label whose voxels count for nothing, or None.
@@ -61,26 +102,23 @@ class FrequencyWeightedDiceCE(nn.Module):
 
     def __init__(self, ignore_label: int | None = None, smooth: float = 1e-5) -> None:
         super().__init__()
-        self.ignore_label, self.smooth = ignore_label, smooth
+        self.cross_entropy, self.smooth = FrequencyWeightedCE(ignore_label), smooth
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, L, *space) against labels (B, 1, *space)."""
-        labels = target[:, 0].long()
-        counted = (
-            torch.ones_like(labels, dtype=torch.bool) if self.ignore_label is None else labels != self.ignore_label
-        )
-        labels = labels.where(counted, 0)
-        masks = functional.one_hot(labels, logits.shape[1]).movedim(-1, 1) * counted[:, None]
-        return self._cross_entropy(logits, masks, counted) + self._dice(logits, masks, counted)
-
-    def _cross_entropy(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
-        n_voxels = counted.sum().clamp_min(1)
-        weights = 1 - masks.sum((0, *range(2, masks.ndim))) / n_voxels
-        per_class = (logits.log_softmax(1) * masks).sum((0, *range(2, masks.ndim)))
-        return -(weights * per_class).sum() / n_voxels
+        masks, counted = class_masks(logits, target[:, 0], self.cross_entropy.ignore_label)
+        return self.cross_entropy(logits, target[:, 0]) + self._dice(logits, masks, counted)
 
     def _dice(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
         probabilities = logits.softmax(1) * counted[:, None]
         axes = (0, *range(2, logits.ndim))
         overlap, size = (probabilities * masks).sum(axes), probabilities.sum(axes) + masks.sum(axes)
         return 1 - ((2 * overlap + self.smooth) / (size + self.smooth)).mean()
+
+
+def class_masks(logits: Tensor, labels: Tensor, ignore_label: int | None) -> tuple[Tensor, Tensor]:
+    """Return (B, L, *space) one-hot labels, zero where ignored, and (B, *space) bool, which voxels count."""
+    labels = labels.long()
+    counted = torch.ones_like(labels, dtype=torch.bool) if ignore_label is None else labels != ignore_label
+    masks = functional.one_hot(labels.where(counted, 0), logits.shape[1]).movedim(-1, 1)
+    return masks * counted[:, None], counted

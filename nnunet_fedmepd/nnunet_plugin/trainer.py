@@ -21,7 +21,13 @@ from nnunet_fedmepd.maths.anchors import momentum_for
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, present_modalities
 from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
 from nnunet_fedmepd.nnunet_plugin.host_memory import keep_freed_memory
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
+from nnunet_fedmepd.nnunet_plugin.losses import (
+    FedMEPDLoss,
+    FrequencyWeightedBCE,
+    FrequencyWeightedCE,
+    FrequencyWeightedDiceCE,
+    region_scale_weights,
+)
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
 from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
 from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
@@ -96,12 +102,19 @@ class FedMEPDTrainer(nnUNetTrainer):
             if self.label_manager.has_regions:
                 raise ConfigurationError(
                     "The published loss needs plain labels; this dataset declares overlapping regions. Set the "
-                    "training setting loss to 'nnunet', or convert the dataset without --regions."
+                    "training setting loss to 'weighted', or convert the dataset without --regions."
                 )
             loss = FrequencyWeightedDiceCE(self.label_manager.ignore_label)
             return FedMEPDLoss(loss, [1.0] * n_targets, float(len(self.modalities)))
+        nnunet_loss = super()._build_loss().loss
+        if self.settings.loss == "weighted":
+            nnunet_loss.ce = (
+                FrequencyWeightedBCE(nnunet_loss.ce.reduction)
+                if self.label_manager.has_regions
+                else FrequencyWeightedCE(self.label_manager.ignore_label)
+            )
         weights = [self.settings.region_weight * w for w in region_scale_weights(n_targets)]
-        return FedMEPDLoss(super()._build_loss().loss, weights, self.settings.auxiliary_weight)
+        return FedMEPDLoss(nnunet_loss, weights, self.settings.auxiliary_weight)
 
     def take_role(self, is_lead: bool) -> None:
         """Decide, before training starts, whether to collect anchors; by default every full-modality dataset does."""

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
+from nnunet_fedmepd.nnunet_plugin.losses import (
+    FedMEPDLoss,
+    FrequencyWeightedBCE,
+    FrequencyWeightedCE,
+    FrequencyWeightedDiceCE,
+    region_scale_weights,
+)
 
 
 def mean_logit(logits, target):
@@ -79,3 +85,18 @@ def test_ignored_voxels_change_nothing_in_the_published_loss():
     other[..., 2] += 5
     loss = FrequencyWeightedDiceCE(ignore_label=9)
     assert loss(logits, target) == loss(other, target)
+
+
+def test_one_region_weighs_as_two_classes_do():
+    target = torch.tensor([[[0.0, 1.0, 1.0, 1.0]], [[0.0, 0.0, 0.0, 1.0]]])[:, None]
+    logit = torch.randn(2, 1, 1, 4)
+    of_classes = FrequencyWeightedCE()(torch.cat([torch.zeros_like(logit), logit], 1), target[:, 0])
+    assert FrequencyWeightedBCE()(logit, target).item() == pytest.approx(of_classes.item(), abs=1e-6)
+
+
+def test_regions_are_weighed_each_by_its_own_frequency():
+    rare, frequent = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0]), torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0])
+    loss = FrequencyWeightedBCE("none")(torch.zeros(1, 2, 8), torch.stack([rare, frequent])[None])
+    weights = loss / torch.log(torch.tensor(2.0))
+    assert weights[0, 0].tolist() == pytest.approx([7 / 8] + 7 * [1 / 8])
+    assert weights[0, 1].tolist() == pytest.approx(6 * [2 / 8] + 2 * [6 / 8])
