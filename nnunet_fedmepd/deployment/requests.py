@@ -24,6 +24,7 @@ from nnunet_fedmepd.nnunet_plugin.joint_planning import SiteTerms
 MAGIC = b"FedMEPDr"
 HEADER_LIMIT = 64 * 2**20  # bytes; plans and histograms of a large federation are far below
 _PREFIX = len(MAGIC) + 8
+_SHORT = 16  # hexadecimal digits
 
 
 class ExchangeError(FedMEPDError):
@@ -188,13 +189,29 @@ _Kind = TypeVar("_Kind")
 
 
 def federation_digest(federation: Federation) -> str:
-    """Return by what coordinator and sites know that they read the same federation file.
+    """Return by what coordinator and sites know that they read the same federation file; see `is_same_federation`.
 
-    Where it runs is not part of it: devices, workers, and what a site calls its dataset.
+    Where it runs is not part of it: devices, workers, and what a site calls its dataset. It is one digest of what all
+    have in common, and for each site one of its name and one of what is said of it.
     """
     content = federation.model_dump(mode="json", exclude={"run": {"devices", "workers", "share_devices"}})
-    for site in content["site"]:
-        del site["dataset"]
+    words = [f"{_digest(site.pop('name'))[:_SHORT]}:{_said_of(site)}" for site in content.pop("site")]
+    return " ".join([_digest(content), *words])
+
+
+def is_same_federation(one: str, other: str) -> bool:
+    """Return whether two digests are of one federation, one of which may list sites that were added later."""
+    (common, *sites), (other_common, *other_sites) = one.split(" "), other.split(" ")
+    said = dict(site.partition(":")[::2] for site in sites)
+    others = (site.partition(":")[::2] for site in other_sites)
+    return common == other_common and all(said.get(name, text) == text for name, text in others)
+
+
+def _said_of(site: dict[str, Any]) -> str:
+    return _digest({name: value for name, value in site.items() if name != "dataset"})[:_SHORT]
+
+
+def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -215,7 +232,7 @@ def decode_request(data: bytes, federation: str) -> Request:
         ExchangeError: no request, or one of another federation.
     """
     header, body = _split(data)
-    _check(header, "federation", federation, "the federation file of this site is not the coordinator's")
+    _check_federation(header, federation, "the federation file of this site is not the coordinator's")
     return _build(header, body, REQUESTS)
 
 
@@ -243,8 +260,9 @@ def decode_reply(data: bytes, federation: str, key: str, kind: type[_Kind]) -> _
         ExchangeError: no reply, one to another request or of another kind, or the site says that it failed.
     """
     header, body = _split(data)
-    _check(header, "federation", federation, "it belongs to another federation")
-    _check(header, "answers", key, "it answers another request, of an earlier round or another run")
+    _check_federation(header, federation, "it belongs to another federation")
+    if header.get("answers") != key:
+        raise ExchangeError("it answers another request, of an earlier round or another run")
     reply = _build(header, body, REPLIES)
     if isinstance(reply, Failed):
         raise SiteFailedError(reply)
@@ -281,8 +299,9 @@ def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
     return header, data[_PREFIX + length :]
 
 
-def _check(header: Mapping[str, Any], name: str, expected: str, otherwise: str) -> None:
-    if header.get(name) != expected:
+def _check_federation(header: Mapping[str, Any], own: str, otherwise: str) -> None:
+    found = header.get("federation")
+    if not isinstance(found, str) or not is_same_federation(own, found):
         raise ExchangeError(otherwise)
 
 

@@ -24,6 +24,7 @@ from nnunet_fedmepd.deployment.requests import (
     encode_reply,
     encode_request,
     federation_digest,
+    is_same_federation,
 )
 from nnunet_fedmepd.deployment.spool import key_of
 from nnunet_fedmepd.nnunet_plugin.joint_planning import SiteTerms
@@ -115,3 +116,28 @@ def test_only_where_a_federation_runs_may_differ_between_its_files():
     assert federation_digest(elsewhere) == federation_digest(federation)
     assert federation_digest(small_federation(rounds=9)) != federation_digest(federation)
     assert federation_digest(small_federation(run={"minimum_sites": 2})) != federation_digest(federation)
+    assert not is_same_federation(federation_digest(small_federation(rounds=9)), federation_digest(federation))
+
+
+def with_sites(*sites):
+    federation = small_federation()
+    return federation_digest(federation.model_copy(update={"site": sites}))
+
+
+def test_a_site_that_is_added_later_leaves_the_others_files_valid():
+    first, *_, last = sites = small_federation().site
+    fewer, whole = with_sites(*sites[:-1]), with_sites(*sites)
+    for own, other in ((fewer, whole), (whole, fewer)):
+        assert is_same_federation(own, other)
+        assert decode_request(encode_request(TURN, own), other) == TURN
+        assert decode_reply(encode_reply(TAKEN, own, "key"), other, "key", TurnTaken).body == TAKEN.body
+    changed = with_sites(first.model_copy(update={"absent_rounds": (1,)}), last)
+    with pytest.raises(ExchangeError, match="the federation file of this site is not the coordinator's"):
+        decode_request(encode_request(TURN, changed), whole)
+
+
+@pytest.mark.parametrize("found", [None, 7, [], "", " ", ":", " : : "])
+def test_what_is_no_digest_is_of_another_federation(found):
+    text = json.dumps({"kind": "Join", "federation": found, "values": {}}).encode()
+    with pytest.raises(ExchangeError, match="is not the coordinator's"):
+        decode_request(MAGIC + len(text).to_bytes(8, "little") + text, with_sites(*small_federation().site))
