@@ -17,12 +17,12 @@ from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 
 @torch.no_grad()
 def attend(network: FedMEPDNet, image: Float[Tensor, M * space]) -> list[Float[Tensor, "L K Y X"]] | None:
-    """Return, per scale, high to low resolution, the attention of the middle slice's voxels to the anchors.
+    """Return, per calibrated scale, high to low resolution, the attention of the middle slice's voxels to the anchors.
 
     It is the mean over the heads and sums to 1 over the anchors. None where the network does not calibrate.
     """
     calibrations = [module for module in network.calibrations if isinstance(module, AnchorCalibration)]
-    if not all(calibration.mode != "off" and calibration.valid.any() for calibration in calibrations):
+    if not any(calibration.mode != "off" and calibration.valid.any() for calibration in calibrations):
         return None
     deep_supervision = network.decoder.deep_supervision
     network.decoder.deep_supervision = True  # only then the fused features come out
@@ -32,6 +32,7 @@ def attend(network: FedMEPDNet, image: Float[Tensor, M * space]) -> list[Float[T
     return [
         calibration.attention(features)[0].mean(0).unflatten(0, calibration.valid.shape)
         for calibration, features in zip(calibrations, slices, strict=True)
+        if calibration.mode != "off"
     ]
 
 

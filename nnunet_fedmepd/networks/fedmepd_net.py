@@ -65,6 +65,8 @@ class FedMEPDNet(nn.Module):
         calibration_heads: attention heads (published: 8).
         calibration_head_width: width of a head; None: that of the features (published).
         calibration_dropout: on attention weights in training (published: 0.1).
+        calibration_scale: the finest scale that is calibrated; 0 is full resolution (published). Anchors of all scales
+            are kept.
         shared_encoder: one encoder over all canonical channels, those of absent modalities filled with zeros, instead
             of one per modality: what FedAvg needs, and an ablation (Liu et al. 2025, section 4).
         auxiliary_scale: at which the auxiliary decoder segments; 0 is full resolution (published).
@@ -74,7 +76,7 @@ class FedMEPDNet(nn.Module):
 
     Raises:
         ModalityError: `modalities` are doubled, none, not canonical, or not as many as `input_channels`.
-        ConfigurationError: an unknown calibration mode.
+        ConfigurationError: an unknown calibration mode, or a scale that the network does not have.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class FedMEPDNet(nn.Module):
         calibration_heads: int = 2,
         calibration_head_width: int | None = None,
         calibration_dropout: float = 0.0,
+        calibration_scale: int = 0,
         shared_encoder: bool = False,
         auxiliary_scale: int = 0,
         deep_supervision: bool = False,
@@ -111,6 +114,8 @@ class FedMEPDNet(nn.Module):
         _check_modalities(modalities, canonical_modalities, input_channels)
         if calibration not in CALIBRATION_MODES:
             raise ConfigurationError(f"calibration is {calibration!r}; expected one of {list(CALIBRATION_MODES)}.")
+        if not 0 <= calibration_scale < n_stages:
+            raise ConfigurationError(f"calibration_scale is {calibration_scale}; expected 0 to {n_stages - 1}.")
         self.modalities, self.canonical_modalities = tuple(modalities), tuple(canonical_modalities)
         settings = BlockSettings(
             conv_op,
@@ -148,11 +153,11 @@ class FedMEPDNet(nn.Module):
                 n_regions,
                 n_anchors_per_class,
                 calibration_heads,
-                calibration,
+                calibration if scale >= calibration_scale else "off",
                 calibration_head_width,
                 calibration_dropout,
             )
-            for width in stages.features
+            for scale, width in enumerate(stages.features)
         )
         self.auxiliary = AuxiliaryDecoder(settings, stages, num_classes, auxiliary_scale)
 

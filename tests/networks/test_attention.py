@@ -39,6 +39,12 @@ def test_without_anchors_or_calibration_there_is_no_attention():
     assert attend(off, IMAGE) is None
 
 
+def test_scales_that_are_not_calibrated_are_left_out():
+    network = build_network(calibration_scale=1)
+    give_anchors(network)
+    assert [tuple(scale.shape) for scale in attend(network, IMAGE)] == [(4, 2, 8, 8), (4, 2, 4, 4)]
+
+
 def test_entropy_is_one_for_uniform_attention_and_zero_for_a_single_anchor():
     uniform = torch.zeros(2, 2, 1, 1)
     uniform[0], uniform[1, 0] = 1 / 3, 1 / 3  # the fourth anchor is not valid

@@ -105,6 +105,21 @@ def test_without_valid_anchors_the_network_is_to_the_bit_the_one_without_calibra
     assert torch.equal(network(images), bare(images))
 
 
+def test_scales_finer_than_the_calibration_scale_are_not_calibrated_but_keep_their_anchors():
+    network, everywhere = build_network(calibration_scale=1), build_network()
+    everywhere.load_state_dict(network.state_dict(), strict=False)
+    for each in (network, everywhere):
+        give_anchors(each)
+    assert network.anchor_shapes() == everywhere.anchor_shapes()
+    assert not any(name.startswith("calibrations.0.") for name in network.parts().calibration)
+    everywhere.calibrations[0].set_anchors(torch.zeros(4, 2, 4), torch.zeros(4, 2, dtype=torch.bool), in_use=True)
+    for mine, other in zip(list(network.calibrations)[1:], list(everywhere.calibrations)[1:], strict=True):
+        other.load_state_dict(mine.state_dict())
+    images = torch.randn(1, 4, 8, 8, 8)
+    assert torch.equal(network(images), everywhere(images))
+    assert network.compute_conv_feature_map_size([8, 8, 8]) < everywhere.compute_conv_feature_map_size([8, 8, 8])
+
+
 def test_a_loaded_checkpoint_calibrates_by_the_anchors_it_holds():
     network, loaded = build_network(), build_network(seed=5)
     give_anchors(network)
@@ -223,6 +238,7 @@ def test_the_auxiliary_decoder_may_segment_at_a_coarser_scale_and_costs_less_the
 
 
 @pytest.mark.parametrize("scale", [-1, 3])
-def test_an_auxiliary_scale_that_the_network_does_not_have_is_refused(scale):
-    with pytest.raises(ConfigurationError, match=f"auxiliary_scale is {scale}; expected 0 to 2"):
-        build_network(auxiliary_scale=scale)
+@pytest.mark.parametrize("switch", ["auxiliary_scale", "calibration_scale"])
+def test_a_scale_that_the_network_does_not_have_is_refused(switch, scale):
+    with pytest.raises(ConfigurationError, match=f"{switch} is {scale}; expected 0 to 2"):
+        build_network(**{switch: scale})
