@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from nnunet_fedmepd.errors import FedMEPDError
@@ -50,18 +50,6 @@ class FilterSubset:
 
     values: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
-
-
-def filter_matrix(
-    parameters: Mapping[str, Tensor], group: FilterGroup, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "F D"]:
-    """Return the filters of a group as rows: the members' slices, flattened and concatenated in the members' order."""
-    parts = [parameters[name].movedim(axis, 0) for name, axis in group.members]
-    rows = torch.empty(group.n_filters, sum(part[0].numel() for part in parts), dtype=dtype)
-    columns = rows.split([part[0].numel() for part in parts], 1)
-    for own, part in zip(columns, parts, strict=True):
-        own.unflatten(1, part.shape[1:] or (1,)).copy_(part if part.ndim > 1 else part[:, None])
-    return rows
 
 
 def along_axis(values: Shaped[Tensor, " F"], axis: int, ndim: int) -> Tensor:
@@ -152,6 +140,9 @@ def dense(subset: FilterSubset, groups: Sequence[FilterGroup]) -> dict[str, Tens
         indices = _indices(subset.masks[group.name])
         for name, axis in group.members:
             values = subset.values[name]
+            if len(indices) == group.n_filters:
+                result[name] = values.clone()
+                continue
             shape = [group.n_filters if i == axis else length for i, length in enumerate(values.shape)]
             result[name] = values.new_zeros(shape).index_copy_(axis, indices, values)
     return result

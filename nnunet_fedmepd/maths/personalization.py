@@ -19,8 +19,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_fedmepd.errors import ConfigurationError
@@ -31,12 +33,13 @@ from nnunet_fedmepd.maths.parameters import (
     along_axis,
     check_alike,
     check_groups,
-    filter_matrix,
 )
 
 # Liu et al.: nothing is judged in the first 30 of 1,000 rounds.
 PUBLISHED_WARM_UP_ROUNDS = 30
 PUBLISHED_ROUNDS = 1000
+
+_BLOCK = 32768  # values of an update; two updates' in float64 take 512 KiB
 
 
 @dataclass(frozen=True)
@@ -202,25 +205,42 @@ class Comparison:
 def compare(
     lead_update: Mapping[str, Tensor], site_update: Mapping[str, Tensor], groups: Sequence[FilterGroup]
 ) -> Comparison:
-    """Return how two updates of every filter compare; each is turned into rows of float64 once.
+    """Return how two updates of every filter compare.
 
     Raises:
         ParameterError: an update is not finite.
     """
     result = Comparison({}, {}, {})
     for group in groups:
-        lead, site = (filter_matrix(updates, group, torch.float64) for updates in (lead_update, site_update))
-        lead_norm, site_norm = (_finite_norms(rows, group) for rows in (lead, site))
+        parts = [_products(lead_update[name], site_update[name], axis) for name, axis in group.members]
+        product, lead_square, site_square = torch.from_numpy(np.sum(parts, axis=0))
+        if not bool((lead_square + site_square).isfinite().all()):
+            raise ParameterError(f"The update of filter group {group.name!r} is not finite; has the training diverged?")
+        lead_norm, site_norm = lead_square.sqrt(), site_square.sqrt()
         result.lead_norms[group.name], result.site_norms[group.name] = lead_norm, site_norm
-        result.cosines[group.name] = _ratio(lead.mul_(site).sum(1), lead_norm * site_norm).clamp(-1, 1)
+        result.cosines[group.name] = _ratio(product, lead_norm * site_norm).clamp(-1, 1)
     return result
 
 
-def _finite_norms(rows: Float[Tensor, "F D"], group: FilterGroup) -> Float[Tensor, " F"]:
-    norm = torch.linalg.vector_norm(rows, dim=1)
-    if not bool(norm.isfinite().all()):
-        raise ParameterError(f"The update of filter group {group.name!r} is not finite; has the training diverged?")
-    return norm
+def _products(lead: Tensor, site: Tensor, axis: int) -> NDArray:
+    """Return (3, F) float64: lead . site, lead . lead and site . site of every slice along an axis.
+
+    Blocks of slices are turned into float64 where they stay in the processor's cache.
+    """
+    own = [np.moveaxis(update.detach().cpu().numpy(), axis, 0) for update in (lead, site)]
+    n_filters, *shape = own[0].shape
+    at_once = max(1, _BLOCK // max(1, math.prod(shape)))
+    scratch = np.empty((2, min(at_once, n_filters), *shape))
+    products = np.empty((3, n_filters))
+    for start in range(0, n_filters, at_once):
+        filters = slice(start, start + at_once)
+        rows = scratch[:, : len(own[0][filters])]
+        np.copyto(rows[0], own[0][filters])
+        np.copyto(rows[1], own[1][filters])
+        a, b = rows.reshape(2, rows.shape[1], -1)
+        for result, (left, right) in zip(products, ((a, b), (a, a), (b, b)), strict=True):
+            np.einsum("fd,fd->f", left, right, out=result[filters])
+    return products
 
 
 def leave_one_out(

@@ -13,13 +13,13 @@ from nnunet_fedmepd.maths.parameters import (
     combine,
     delta,
     dense,
-    filter_matrix,
     overlay,
     partition,
     select,
     uniform_masks,
 )
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
+from tests.maths.filter_rows import filter_matrix
 
 CONV = FilterGroup("conv", (("conv.weight", 0), ("conv.bias", 0)), 3)
 UP = FilterGroup("up", (("up.weight", 1), ("up.bias", 0)), 2)

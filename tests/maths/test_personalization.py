@@ -16,7 +16,6 @@ from nnunet_fedmepd.maths.parameters import (
     ParameterError,
     delta,
     dense,
-    filter_matrix,
     overlay,
     select,
 )
@@ -35,6 +34,7 @@ from nnunet_fedmepd.maths.personalization import (
     update,
     warm_up_for,
 )
+from tests.maths.filter_rows import filter_matrix
 
 LAM = 0.3
 CONV = FilterGroup("conv", (("conv.weight", 0), ("conv.bias", 0)), 4)
