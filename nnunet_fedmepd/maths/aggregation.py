@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nnunet_fedmepd.maths.exact_sums import MAX_TERMS, ExactSum, RunningTotal, Terms, checked, unequal_shapes
+from nnunet_fedmepd.maths.exact_sums import MAX_TERMS, ExactSum, RunningTotal, check_terms, unequal_shapes
 from nnunet_fedmepd.maths.parameters import (
     FilterGroup,
     FilterSubset,
@@ -54,12 +54,12 @@ class Contribution:
     """What one site adds to a sum, checked and not yet multiplied.
 
     Attributes:
-        values: parameter name -> weight * value.
+        values: parameter name -> (value, weight that broadcasts).
         weights: modality or filter group -> weights; () for an encoder, (F,) for a filter group.
     """
 
-    values: Mapping[str, Terms]
-    weights: Mapping[str, Terms]
+    values: Mapping[str, tuple[Tensor, Tensor | float]]
+    weights: Mapping[str, Tensor]
 
 
 class RunningSum:
@@ -77,12 +77,13 @@ class RunningSum:
             ParameterError: shapes that differ from those of other sites, or too many contributions.
         """
         n_terms = _checked_number(self.n_terms + 1)
-        for name, terms in contribution.values.items():
-            if name in self._values and self._values[name].shape != terms.values.shape:
-                raise unequal_shapes(self._values[name].shape, terms.values.shape)
-        for totals, contributed in ((self._values, contribution.values), (self._weights, contribution.weights)):
-            for name, terms in contributed.items():
-                totals.setdefault(name, RunningTotal(terms.values.shape)).add(terms)
+        for name, (value, _) in contribution.values.items():
+            if name in self._values and self._values[name].shape != value.shape:
+                raise unequal_shapes(self._values[name].shape, value.shape)
+        for name, (value, weight) in contribution.values.items():
+            _total_of(self._values, name, value).add(value, weight)
+        for name, weights in contribution.weights.items():
+            _total_of(self._weights, name, weights).add(weights)
         self.n_terms = n_terms
 
     def total(self) -> WeightedSum:
@@ -239,6 +240,12 @@ def _add(a: Mapping[str, ExactSum], b: Mapping[str, ExactSum]) -> dict[str, Exac
     return {**a, **{name: a[name] + term if name in a else term for name, term in b.items()}}
 
 
+def _total_of(totals: dict[str, RunningTotal], name: str, term: Tensor) -> RunningTotal:
+    if name not in totals:
+        totals[name] = RunningTotal(term.shape)
+    return totals[name]
+
+
 def _sum_of(contribution: Contribution) -> WeightedSum:
     running = RunningSum()
     running.add(contribution)
@@ -246,10 +253,11 @@ def _sum_of(contribution: Contribution) -> WeightedSum:
 
 
 def _checked(values: Mapping[str, tuple[Tensor, Tensor | float]], weights: Mapping[str, Tensor]) -> Contribution:
-    return Contribution(
-        {name: checked(value, weight, name) for name, (value, weight) in values.items()},
-        {name: checked(weight, 1.0, name) for name, weight in weights.items()},
-    )
+    for name, (value, weight) in values.items():
+        check_terms(value, weight, name)
+    for name, weight in weights.items():
+        check_terms(weight, 1.0, name)
+    return Contribution(values, weights)
 
 
 def _checked_number(n_terms: int) -> int:

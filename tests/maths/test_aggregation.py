@@ -194,7 +194,7 @@ def test_a_streamed_sum_is_that_of_its_terms_whatever_their_order_and_size():
         first = totals[0].values[name]
         assert all(torch.equal(first.coarse, other.values[name].coarse) for other in totals)
         assert all(torch.equal(first.fine, other.values[name].fine) for other in totals)
-        terms = [site.values[name].values.double() * site.values[name].weights for site in sites]
+        terms = [site.values[name][0].double() * site.values[name][1] for site in sites]
         torch.testing.assert_close(first.value(), sum(terms), rtol=1e-14, atol=1e-9)
         alone = exact(terms[0], name) + exact(terms[1], name) + exact(terms[2], name)
         assert torch.equal(first.coarse, alone.coarse)

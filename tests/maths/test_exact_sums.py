@@ -1,4 +1,4 @@
-"""Exact sums against fractions of whole numbers, whichever way their terms take."""
+"""Exact sums against fractions of whole numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from nnunet_fedmepd.maths.exact_sums import COARSE_UNIT, FINE_UNIT, RunningTotal, checked, exact
+from nnunet_fedmepd.maths.exact_sums import COARSE_UNIT, FINE_UNIT, RunningTotal, exact
 
 N_VALUES = 40_000  # more than are worked on at once
 
@@ -30,11 +30,11 @@ def terms(seed, largest):
 def summed(contributions):
     running = RunningTotal(torch.Size([N_VALUES]))
     for values, weight in contributions:
-        running.add(checked(values, weight, "x"))
+        running.add(values, weight)
     return running.total()
 
 
-@pytest.mark.parametrize("largest", [1, 16, 2**10], ids=["short", "short until there is no room", "split"])
+@pytest.mark.parametrize("largest", [2.0**-30, 1, 2**18])
 @pytest.mark.parametrize("weights", [[1, 1, 1], [1, 7, 30], [1, 0.3, 2]], ids=str)
 def test_a_sum_is_that_of_the_fractions_in_every_order(weights, largest):
     contributions = [(terms(seed, largest), float(w)) for seed, w in enumerate(weights)] * 4
@@ -55,22 +55,9 @@ def _rounded(term):
     return round(Fraction(term) / Fraction(FINE_UNIT)) * Fraction(FINE_UNIT)
 
 
-def test_terms_that_take_different_ways_make_the_sum_that_they_make_alone():
-    small, large = terms(0, 1), terms(1, 2**20)
-    running = RunningTotal(small.shape)
-    for values in (small, large, small):
-        running.add(checked(values, 1.0, "x"))
-    first = running.total()
-    alone = exact(large, "x") + exact(small, "x") + exact(small, "x")
-    assert torch.equal(first.coarse, alone.coarse)
-    assert torch.equal(first.fine, alone.fine)
-    running.add(checked(small, 1.0, "x"))
-    assert torch.equal(running.total().value(), (alone + exact(small, "x")).value())
-
-
 def test_nothing_can_be_summed_too():
     empty = torch.zeros(0, 3)
     assert exact(empty, "x").value().shape == (0, 3)
     weighted = RunningTotal(empty.shape)
-    weighted.add(checked(empty, torch.zeros(0, 1), "x"))
+    weighted.add(empty, torch.zeros(0, 1))
     assert weighted.total().value().shape == (0, 3)
