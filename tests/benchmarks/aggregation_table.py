@@ -5,16 +5,18 @@ Every number of sites is counted in a process of its own, so that the peak of it
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from nnunet_fedmepd.maths.aggregation import RunningSum, encoder_contribution
+from nnunet_fedmepd.maths.aggregation import RunningSum, encoder_contribution, filter_contribution
+from nnunet_fedmepd.maths.parameters import FilterGroup, select, uniform_masks
 from nnunet_fedmepd.maths.personalization import PersonalizationSettings, RoundEvidence, fresh, personalize
 from tests.benchmarks.measurements import Measured, interleaved_seconds
 from tests.benchmarks.planned_networks import CANONICAL, fedmepd_net
@@ -22,6 +24,7 @@ from tests.benchmarks.traffic_table import parameters_of
 
 N_SITES = (8, 64, 512)
 SHAPE, N_TENSORS = (160, 160, 3, 3, 3), 14  # 9.7 M parameters
+PLAIN, WEIGHING_ONE, WEIGHED = "a plain float32 sum", "exact sum", "exact sum of filters weighed by importance"
 
 
 def aggregation_rows() -> Iterator[Measured]:
@@ -37,9 +40,13 @@ def aggregation_rows() -> Iterator[Measured]:
     growth = (many[0] / N_SITES[-1]) / (few[0] / N_SITES[0])
     yield Measured("time per site, 512 sites / 8 sites", growth, "x", 1.1, False)
     yield Measured("peak memory, 512 sites / 8 sites", many[1] / few[1], "x", 1.1, False)
-    plain = plain_sum()
-    yield Measured("a plain float32 sum, per site", 1e3 * plain, "ms", None, False)
-    yield Measured("exact sum / plain float32 sum", many[0] / N_SITES[-1] / plain, "x", None, False)
+    side_by_side = sums_side_by_side()
+    for name, seconds in side_by_side.items():
+        yield Measured(f"{name}, per site", 1e3 * seconds, "ms", None, False)
+    plain = side_by_side[PLAIN]
+    for name in (WEIGHING_ONE, WEIGHED):
+        yield Measured(f"{name} / {PLAIN}", side_by_side[name] / plain, "x", None, False)
+    yield Measured(f"bandwidth of {PLAIN}", 3 * N_TENSORS * math.prod(SHAPE) * 4 / plain / 1e9, "GB/s", None, True)
     yield Measured("agreement of all filters, at a site", 1e3 * seconds_of_agreement(), "ms", 15.0, False)
 
 
@@ -65,10 +72,23 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) / 1e3
 
 
-def plain_sum() -> float:
-    """Return the seconds that adding as many float32 values takes, in any one order: the memory's own speed."""
-    total, update = (torch.zeros(N_TENSORS, *SHAPE) for _ in range(2))
-    return interleaved_seconds({"sum": lambda: total.add_(update)}, 5)["sum"]  # type: ignore[dict-item]
+def sums_side_by_side() -> dict[str, float]:
+    """Return the seconds a site of ways to add as many values: what memory allows, and exact sums."""
+    torch.set_num_threads(1)
+    update = {"T1": {f"p{i}": torch.randn(SHAPE) for i in range(N_TENSORS)}}
+    groups = [FilterGroup(name, ((name, 0),), SHAPE[0]) for name in update["T1"]]
+    filters = select(update["T1"], groups, uniform_masks(groups, True))
+    importance = {group.name: torch.rand(SHAPE[0]) for group in groups}
+    values, total, copied = (torch.zeros(N_TENSORS * math.prod(SHAPE)) for _ in range(3))
+    precise_total, encoders, decoder = total.double().numpy(), RunningSum(), RunningSum()
+    actions: dict[str, Callable[[], object]] = {
+        "a copy": lambda: copied.copy_(values),
+        PLAIN: lambda: total.add_(values),
+        "a plain float64 sum of float32": lambda: np.add(precise_total, values.numpy(), out=precise_total),
+        WEIGHING_ONE: lambda: encoders.add(encoder_contribution(update)),
+        WEIGHED: lambda: decoder.add(filter_contribution(filters, importance, groups)),
+    }
+    return interleaved_seconds(actions, 7)
 
 
 def seconds_of_agreement() -> float:
@@ -79,9 +99,4 @@ def seconds_of_agreement() -> float:
     lead, site = ({name: whole[name] * factor for name in names} for factor in (0.01, 0.02))
     settings = PersonalizationSettings(warm_up_rounds=0)
     state, evidence = fresh(groups, settings), RoundEvidence(1, lead, site, 0.1)
-    return interleaved_seconds({"judge": lambda: _judge(state, evidence, groups, settings)}, 5)["judge"]
-
-
-def _judge(*arguments: object) -> Tensor | None:
-    personalize(*arguments)  # type: ignore[arg-type]
-    return None
+    return interleaved_seconds({"judge": lambda: personalize(state, evidence, groups, settings)}, 5)["judge"]

@@ -59,7 +59,7 @@ def as_table(title: str, rows: Sequence[Measured], stored: Mapping[str, float]) 
     return table
 
 
-def interleaved_seconds(actions: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+def interleaved_seconds(actions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Return the median processor time of each action, all run in turn: what disturbs one disturbs its neighbours."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for action in actions.values():

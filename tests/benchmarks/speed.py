@@ -23,6 +23,7 @@ from tests.benchmarks.aggregation_table import aggregation_rows
 from tests.benchmarks.measurements import Measured, as_table
 from tests.benchmarks.step_table import step_rows
 from tests.benchmarks.traffic_table import traffic_rows
+from tests.benchmarks.training_steps import SWITCHES
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 TOLERANCE = 0.25
@@ -54,7 +55,8 @@ def main() -> int:
 
 
 TITLES = {
-    "step": "Training step, CPU, against the published structure and nnU-Net's networks",
+    "step": "Training step, CPU, against the published structure and nnU-Net's networks; switches: "
+    + ", ".join(f"{name} {value}" for name, value in SWITCHES.items()),
     "traffic": "One site's update of a round",
     "aggregation": "Coordinator's sum of updates of 9.7 M parameters",
 }

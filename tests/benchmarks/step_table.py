@@ -15,7 +15,7 @@ TARGETS = {1: (2.7, 4.0, 5.0, 1.0, 0.3), 2: (1.9, 3.0, 4.0, 1.4, 0.4), 4: (1.25,
 
 
 def step_rows(patch: int, batch: int, repeats: int) -> Iterator[Measured]:
-    """Yield the numbers of one patch and batch size."""
+    """Yield the numbers of one patch and batch size; the switches are `training_steps.SWITCHES`."""
     for n, modalities in SITES.items():
         steps = {step.name: step for step in compared_steps(modalities, patch, batch)}
         seconds = interleaved_seconds(dict(steps), repeats)
@@ -26,8 +26,9 @@ def step_rows(patch: int, batch: int, repeats: int) -> Iterator[Measured]:
         yield Measured(f"{where}: step", ours, "s", None, False)
         yield Measured(f"{where}: published / ours (floor {floor}; goal)", published / ours, "x", goal, True)
         yield Measured(f"{where}: published / ours in bf16", published / seconds["ours, bf16"], "x", bf16, True)
-        coarser = published / seconds["ours, auxiliary_scale 1"]
-        yield Measured(f"{where}: published / ours with auxiliary_scale 1", coarser, "x", goal, True)
+        switched, switched_bf16 = (published / seconds[f"ours, switches{precision}"] for precision in ("", ", bf16"))
+        yield Measured(f"{where}: published / ours with switches", switched, "x", goal, True)
+        yield Measured(f"{where}: published / ours with switches in bf16", switched_bf16, "x", bf16, True)
         yield Measured(f"{where}: ours / PlainConvUNet", ours / seconds["PlainConvUNet"], "x", plain, False)
         yield Measured(f"{where}: ours / ResEnc M", ours / seconds["ResEnc M"], "x", None, False)
         share = saved["ours"] / saved["published structure"]

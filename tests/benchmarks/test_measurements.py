@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.benchmarks import speed
 from tests.benchmarks.measurements import Measured, saved_bytes
 from tests.benchmarks.speed import worsened
 
@@ -30,6 +31,18 @@ def test_only_ratios_that_became_a_quarter_worse_are_told():
     ]
     stored = {row.name: 1.0 for row in rows if row.name != "new"}
     assert [row.name for row in worsened(rows, stored)] == ["slower", "larger"]
+
+
+def test_the_command_fails_on_a_worse_ratio_only_where_it_is_to_check(monkeypatch, tmp_path):
+    results = tmp_path / "speed.json"
+    results.write_text('{"gain": 4.0}')
+    monkeypatch.setattr(speed, "RESULTS", results)
+    for measured, arguments, code in ((2.9, ["--check"], 1), (2.9, [], 0), (3.1, ["--check"], 0)):
+        row = Measured("gain", measured, "x", 2.5, True)
+        monkeypatch.setattr(speed, "rows_of", lambda table, repeats, row=row: [row])
+        monkeypatch.setattr("sys.argv", ["speed", "--tables", "step", *arguments])
+        assert speed.main() == code
+    assert results.read_text() == '{"gain": 4.0}'
 
 
 def test_saved_activations_are_counted_once_and_without_parameters():

@@ -13,7 +13,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
 from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedDiceCE, region_scale_weights
+from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedCE, region_scale_weights
 from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from tests.benchmarks.planned_networks import (
     CANONICAL,
@@ -22,7 +22,10 @@ from tests.benchmarks.planned_networks import (
     plain_conv_unet,
     residual_encoder_unet,
 )
-from tests.benchmarks.published_network import PublishedOutput, PublishedStructure
+from tests.benchmarks.published_network import PublishedOutput, PublishedStructure, published_dice_ce
+
+# What makes a step cheaper and changes the model; off by default.
+SWITCHES = {"auxiliary_scale": 2, "calibration_scale": 1}
 
 LossOf = Callable[[Any, list[Tensor]], Tensor]
 
@@ -65,7 +68,7 @@ class TrainingStep:
 
 
 def compared_steps(modalities: Sequence[str], patch: int, batch: int) -> list[TrainingStep]:
-    """Return the steps of a site: ours, in bf16, with a coarser auxiliary decoder; the published; nnU-Net's two."""
+    """Return the steps of a site: ours, with switches, each in bf16, too; the published; nnU-Net's two."""
     everything, targets = made_up_batch(patch, batch)
     own = everything[:, [CANONICAL.index(m) for m in modalities]].contiguous()
     blanked = torch.zeros_like(everything)
@@ -76,7 +79,8 @@ def compared_steps(modalities: Sequence[str], patch: int, batch: int) -> list[Tr
     return [
         TrainingStep("ours", fedmepd_net(modalities, patch), own, targets, loss),
         TrainingStep("ours, bf16", fedmepd_net(modalities, patch), own, targets, loss, bf16=True),
-        TrainingStep("ours, auxiliary_scale 1", fedmepd_net(modalities, patch, auxiliary_scale=1), own, targets, loss),
+        TrainingStep("ours, switches", fedmepd_net(modalities, patch, **SWITCHES), own, targets, loss),
+        TrainingStep("ours, switches, bf16", fedmepd_net(modalities, patch, **SWITCHES), own, targets, loss, bf16=True),
         TrainingStep(
             "published structure", PublishedStructure(published, tuple(modalities)), blanked, targets, published_loss
         ),
@@ -100,7 +104,9 @@ def made_up_batch(patch: int, batch: int) -> tuple[Tensor, list[Tensor]]:
 def our_loss(n_targets: int) -> FedMEPDLoss:
     """Return the trainer's default loss."""
     weights = [0.3 * weight for weight in region_scale_weights(n_targets)]
-    return FedMEPDLoss(_dice_and_cross_entropy(), weights, 0.2)
+    loss = _dice_and_cross_entropy()
+    loss.ce = FrequencyWeightedCE()
+    return FedMEPDLoss(loss, weights, 0.2)
 
 
 def nnunet_loss(output: list[Tensor], targets: list[Tensor]) -> Tensor:
@@ -112,11 +118,10 @@ def nnunet_loss(output: list[Tensor], targets: list[Tensor]) -> Tensor:
 
 def published_loss(output: PublishedOutput, targets: list[Tensor]) -> Tensor:
     """Return the publication's: every output against the full-resolution labels, one after the other."""
-    loss = FrequencyWeightedDiceCE()
     outputs = [output.segmentation, *output.region_maps, *output.auxiliary]
-    return torch.stack([loss(logits, targets[0]) for logits in outputs]).sum()
+    return torch.stack([published_dice_ce(logits, targets[0]) for logits in outputs]).sum()
 
 
-def _dice_and_cross_entropy() -> nn.Module:
+def _dice_and_cross_entropy() -> DC_and_CE_loss:
     dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
     return DC_and_CE_loss(dice, {}, weight_ce=1, weight_dice=1, dice_class=MemoryEfficientSoftDiceLoss)
