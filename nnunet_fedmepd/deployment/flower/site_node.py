@@ -1,22 +1,36 @@
-"""A site's node of Flower, which says more often that it is there.
+"""A site's node of Flower, which says more often that it is there, and does not wait for what cannot come.
 
     python -m nnunet_fedmepd.deployment.flower.site_node ARGUMENTS OF flower-supernode
 
 The engine takes a node for alive until two intervals have passed without a word, by default a minute. Until then nobody
 knows that a site is gone, and its node is refused when it is started again. The interval is the node's to choose, but
-Flower has no option for it.
+Flower has no option for it. And where a task ended without an answer, as when it was taken before its message was
+there, Flower's node would wait for the answer for ever, alive to everybody.
 """
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
 import httpx
+from flwr.common.constant import Status
 from flwr.supercore import heartbeat
 from flwr.supercore.heartbeat import HeartbeatFailure, HeartbeatSender
-from flwr.supernode import fleet_http_connection
+from flwr.supercore.object_store import ObjectStore
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
+LOG = logging.getLogger(__name__)
 INTERVAL_SECONDS = 15
 """A node that is gone is known to be after twice as long; Flower takes 10 or more."""
+
+_POLL_SECONDS = 0.5
+_UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
+_send_answers: Callable[..., None] = start_client_internal._push_messages
 
 
 class _PatientSender(HeartbeatSender):
@@ -31,11 +45,60 @@ class _PatientSender(HeartbeatSender):
             raise HeartbeatFailure from error
 
 
+class _Objects:
+    """What an answer consists of, as long as somebody is there who may still bring it.
+
+    Args:
+        state: of the node.
+        store: of the node.
+    """
+
+    def __init__(self, state: InMemoryNodeState, store: ObjectStore) -> None:
+        self._state = state
+        self.get_object_tree, self.delete, self._get = store.get_object_tree, store.delete, store.get
+
+    def get(self, name: str) -> bytes | None:
+        """Return an object; empty while it is still to come."""
+        content = self._get(name)
+        if content == b"" and not _is_in_work(self._state) and self._get(name) == b"":
+            raise RuntimeError("a task ended before its answer was complete")
+        return content
+
+
+def send_answers(state: InMemoryNodeState, object_store: ObjectStore, **calls: Any) -> None:
+    """Send the answer to the message that is in work when it comes; forget a message that will not have any.
+
+    Args:
+        state: of the node.
+        object_store: what messages consist of.
+        calls: of the engine, as Flower's own function takes them.
+    """
+    while not _has_answer(state):
+        if not _is_in_work(state) and not _has_answer(state):
+            LOG.warning("A task ended without an answer; its message is forgotten.")
+            for message in list(state.msg_store):
+                state.delete_messages(message_ids=[message])
+                object_store.delete(message)
+            return
+        time.sleep(_POLL_SECONDS)
+    _send_answers(state=state, object_store=_Objects(state, object_store), **calls)
+
+
+def _is_in_work(state: InMemoryNodeState) -> bool:
+    return bool(state.get_tasks(statuses=_UNFINISHED))
+
+
+def _has_answer(state: InMemoryNodeState) -> bool:
+    with state.lock_msg_store:
+        return any(entry.message.metadata.reply_to_message_id for entry in state.msg_store.values())
+
+
 def main() -> None:
     """Run the node."""
     changes = {"HEARTBEAT_DEFAULT_INTERVAL": INTERVAL_SECONDS, "HeartbeatSender": _PatientSender}
     for module in (heartbeat, fleet_http_connection):
         vars(module).update(changes)
+    vars(start_client_internal).update({"_push_messages": send_answers})
     flower_supernode()
 
 
