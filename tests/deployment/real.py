@@ -130,14 +130,14 @@ class RealDeployment:
         return {line["site"]: line for line in self.run.journal() if line["round"] == number and kind in line}
 
     def trained(self, site: str, number: int) -> int:
-        """Return how often a site trained a round to its end and told of it."""
+        """Return how often a site trained a round to its end; what it tells of it again is the same line again."""
         log = self.kit(site) / "logs" / "site.log"
         text = log.read_text() if log.is_file() else ""
-        return len(re.findall(rf"round {number}/\d+  {site}: loss", text))
+        return len(set(re.findall(rf"round {number}/\d+  {site}: loss.*", text)))
 
     def printed(self) -> Mapping[str, str]:
         """Return the end of what each terminal shows."""
-        return {file.stem: f"{file.stem}: {file.read_text()[-1500:]}" for file in self.folder.glob("*.txt")}
+        return {file.stem: f"{file.stem}: {file.read_text()[-3000:]}" for file in self.folder.glob("*.txt")}
 
 
 def _change(file: Path, values: Mapping[str, object]) -> None:
