@@ -57,17 +57,20 @@ clientapp = "foreign.client:app"
 import pathlib
 import time
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import ServerApp
 app = ServerApp()
 @app.main()
 def main(grid, context):
-    pathlib.Path("{marks}", "server").touch()
-    until = time.monotonic() + 300
+    marks = pathlib.Path("{marks}")
+    (marks / "server").touch()
+    until = time.monotonic() + 1800
     while time.monotonic() < until:
         content = RecordDict({{"c": ConfigRecord({{"a": 1}})}})
-        messages = [Message(content, dst_node_id=n, message_type="train", ttl=300.0) for n in grid.get_node_ids()]
-        for reply in grid.send_and_receive(messages, timeout=15.0):
-            pathlib.Path("{marks}", "refused" if reply.has_error() else "replied").touch()
+        messages = [Message(content, dst_node_id=n, message_type="train", ttl=600.0) for n in grid.get_node_ids()]
+        for reply in grid.send_and_receive(messages, timeout=600.0):
+            if reply.has_error() and reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION:
+                (marks / "refused").write_text(reply.error.reason)
         time.sleep(1)
 """,
     "foreign/client.py": """
@@ -93,7 +96,7 @@ def write_foreign_app(folder: Path, marks: Path) -> Path:
     return folder
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 90, watch: Callable[[], None] = lambda: None) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = 300, watch: Callable[[], None] = lambda: None) -> bool:
     """Return whether a condition came true in time."""
     until = time.monotonic() + seconds
     while not condition():
@@ -185,7 +188,7 @@ def start_nginx(running: ExitStack, folder: Path, name: str, configuration: str,
     command = [nginx_program(), "-p", ".", "-c", f"{name}.conf", "-e", f"logs/{name}_error.log"]
     running.enter_context(Processes([Program(name, command)], folder, print).running())
     log = folder / "logs" / f"{name}.log"
-    assert wait_until(lambda: is_open(port), 30), log.read_text()[-2000:]
+    assert wait_until(lambda: is_open(port)), log.read_text()[-2000:]
 
 
 def is_open(port: int, address: str = "127.0.0.1") -> bool:

@@ -20,6 +20,7 @@ from tests.deployment.loopback import Loopback, sidecar, wait_until, write_forei
 from tests.deployment.security_table import SecurityTable
 
 pytestmark = pytest.mark.deployment
+SECONDS = 600  # that a busy machine has for each step
 
 
 @pytest.fixture
@@ -46,10 +47,12 @@ def test_a_site_does_not_execute_what_is_sent(
     with contextlib.ExitStack() as running:
         processes = running.enter_context(_node(loopback.site("county"), lambda node: node))
         loopback.control().start(app)
-        assert wait_until((marks / "refused").exists, 120, processes.watch)
+        assert wait_until((marks / "server").exists, SECONDS, processes.watch)
+        assert wait_until((marks / "refused").exists, SECONDS, processes.watch)
+        assert (marks / "refused").read_text() == "the message holds no payload"
         assert {mark.name for mark in marks.iterdir()} == {"server", "refused"}
         processes = running.enter_context(_node(loopback.site("university"), as_flower_would))
-        assert wait_until((marks / "client").exists, 120, processes.watch)
+        assert wait_until((marks / "client").exists, SECONDS, processes.watch)
     stopped_by = {"a site executes the installed package only": "refused, not executed"}
     SecurityTable.of(request.config).add("the coordinator sends code to a site", stopped_by, "it runs at the site")
 

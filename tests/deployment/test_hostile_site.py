@@ -13,17 +13,17 @@ pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'
 from nnunet_fedmepd.deployment.kit import load_site_kit
 from nnunet_fedmepd.deployment.spool import Spool
 from nnunet_fedmepd.runtime.running import run_federation
-from tests.deployment.fault_table import FaultTable
+from tests.deployment.fault_table import FaultTable, repeated
 from tests.deployment.hostile_service import BODIES, CLAIMED, REPLIES, ROUNDS
 from tests.deployment.real import RealDeployment
 from tests.deployment.small_kits import start_service
 from tests.runtime.small_federation import CONSOLE, checkpoint, small_federation
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, repeated()]
 OTHERS = {"lead": 500, "b": 502}
 
 
-def test_what_a_hostile_site_answers_is_refused_by_name_and_harms_nobody(datasets, tmp_path, request):
+def test_what_a_hostile_site_answers_is_refused_by_name_and_harms_nobody(datasets, tmp_path, request, repeat):
     away = {"a": {"absent_rounds": list(range(1, ROUNDS + 1))}}
     run_federation(small_federation(rounds=ROUNDS, sites=away), tmp_path / "embedded", CONSOLE)
     expected = {site: checkpoint(site, dataset)["network_weights"] for site, dataset in OTHERS.items()}
