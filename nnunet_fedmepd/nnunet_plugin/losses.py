@@ -67,11 +67,12 @@ class FrequencyWeightedCE(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (B, L, *space) against labels (B, *space)."""
-        masks, counted = class_masks(logits, labels, self.ignore_label)
-        n_voxels = counted.sum().clamp_min(1)
-        weights = 1 - masks.sum((0, *range(2, masks.ndim))) / n_voxels
-        per_class = (logits.log_softmax(1) * masks).sum((0, *range(2, masks.ndim)))
-        return -(weights * per_class).sum() / n_voxels
+        labels = labels.long()
+        counts = torch.stack([(labels == label).sum() for label in range(logits.shape[1])])
+        n_voxels = counts.sum().clamp_min(1)
+        ignored = -100 if self.ignore_label is None else self.ignore_label
+        weights = (1 - counts / n_voxels).to(logits.dtype)
+        return functional.cross_entropy(logits, labels, weights, ignore_index=ignored, reduction="sum") / n_voxels
 
 
 class FrequencyWeightedBCE(nn.Module):
