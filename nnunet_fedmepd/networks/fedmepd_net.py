@@ -69,7 +69,7 @@ class FedMEPDNet(nn.Module):
             are kept.
         shared_encoder: one encoder over all canonical channels, those of absent modalities filled with zeros, instead
             of one per modality: what FedAvg needs, and an ablation (Liu et al. 2025, section 4).
-        auxiliary_scale: at which the auxiliary decoder segments; 0 is full resolution (published).
+        auxiliary_scale: at which the auxiliary decoder segments; 0 is full resolution (published); the planner says 1.
         deep_supervision: return a `TrainingOutput` instead of the segmentation logits.
 
     A channel that is zero everywhere in a case is an absent modality of that case: it contributes zero features.

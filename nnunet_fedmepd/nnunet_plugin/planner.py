@@ -77,7 +77,7 @@ class FedMEPDPlanner(ExperimentPlanner):
     ) -> int:
         """Return the feature-map elements of one sample at a site with every canonical modality."""
         canonical = self.vocabulary.canonical
-        everything = {**arch_kwargs, **self._federation_kwargs(canonical)}
+        everything = {**arch_kwargs, **self._federation_kwargs(canonical, arch_kwargs["n_stages"])}
         with torch.device("meta"):
             network = get_network_from_plans(
                 arch_class_name, everything, arch_kwargs_req_import, len(canonical), output_channels, allow_init=False
@@ -96,7 +96,8 @@ class FedMEPDPlanner(ExperimentPlanner):
         plan = super().get_plans_for_configuration(
             spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache
         )
-        plan["architecture"]["arch_kwargs"].update(self._federation_kwargs(self.modalities))
+        arch_kwargs = plan["architecture"]["arch_kwargs"]
+        arch_kwargs.update(self._federation_kwargs(self.modalities, arch_kwargs["n_stages"]))
         return plan
 
     def save_plans(self, plans: dict) -> None:
@@ -110,7 +111,7 @@ class FedMEPDPlanner(ExperimentPlanner):
         }
         super().save_plans(plans)
 
-    def _federation_kwargs(self, modalities: tuple[str, ...]) -> dict[str, Any]:
+    def _federation_kwargs(self, modalities: tuple[str, ...], n_stages: int) -> dict[str, Any]:
         labels = self.dataset_json["labels"].values()
         return {
             "modalities": list(modalities),
@@ -121,6 +122,8 @@ class FedMEPDPlanner(ExperimentPlanner):
             "calibration_heads": 2,
             "calibration_head_width": None,
             "calibration_dropout": 0.0,
+            # Half the resolution: faster, and better in Dice (tests/benchmarks/results, `evidence_small`).
+            "auxiliary_scale": min(1, n_stages - 1),
         }
 
     def _training_settings(self) -> dict[str, Any]:
