@@ -202,7 +202,8 @@ def test_impossible_modalities_are_refused(changes, message):
 
 
 def test_an_unknown_calibration_is_refused():
-    with pytest.raises(ConfigurationError, match=r"'sideways'; expected one of \['replace', 'residual', 'standardized', 'off'\]"):
+    modes = r"'sideways'; expected one of \['replace', 'residual', 'standardized', 'off'\]"
+    with pytest.raises(ConfigurationError, match=modes):
         build_network(calibration="sideways")
 
 
