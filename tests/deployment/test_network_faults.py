@@ -15,7 +15,7 @@ from tests.deployment.undisturbed import undisturbed
 from tests.runtime.small_federation import alike, final_weights, small_federation
 
 pytestmark = [pytest.mark.deployment, repeated()]
-MEGABIT = 1_000_000
+MEGABIT, SLOWEST = 1_000_000, 150_000
 CUT_SECONDS = 60
 TRAINING = {"num_iterations_per_epoch": 8}
 BEGUN_BYTES, UPDATE_BYTES = 150_000, 700_000
@@ -60,11 +60,15 @@ def test_a_slow_network_and_a_site_that_is_killed_while_it_sends(
         while_it_sends(real, network, 2, lambda: real.kill("a", "supernode"))
         while_it_sends(real, network, 3, lambda: real.kill_all("a"))
         real.start("a")
+        real.wait(lambda: real.trained("a", 4))
+        network.slow_down(SLOWEST)  # a piece takes longer than the 30 s that Flower's node would give it
+        real.wait(lambda: "a" in real.lines(4))
+        network.slow_down(MEGABIT)
         real.wait(real.is_finished)
     assert [real.trained("a", number) for number in (1, 2, 3, 4)] == [1, 1, 1, 1]
     assert not [line for line in real.run.journal() if "missed" in line or "refused" in line]
     assert alike(expected, final_weights(federation))
-    table.add("slow network, 1 Mbit/s each way", f"slower; {SAME}")
+    table.add("slow network, 1 Mbit/s each way, at last 0.15 Mbit/s", f"slower; {SAME}")
     table.add("a site: its node killed while it sends", f"it keeps its turn, and sends again; {SAME}")
     table.add("a site: all of it killed while it sends, then started", f"it keeps its turn, and sends again; {SAME}")
 

@@ -33,8 +33,8 @@ LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 # A site whose process is started again, or whose network comes back, keeps its turn.
 GRACE_SECONDS = 90.0
-# A site that is sending and of which nothing comes for so long has broken off; Flower itself would wait for 3 minutes.
-STALLED_SECONDS = 45.0
+# A site that is there and of which no piece comes for so long has broken off; Flower itself would wait for 3 minutes.
+STALLED_SECONDS = 120.0
 _OTHER_OBJECTS = 16  # of a message, besides the pieces of its payload
 
 
@@ -130,7 +130,7 @@ class GridChannel:
             site = sites[message.metadata.reply_to_message_id]
             names = [node.object_id for node in iterate_object_tree(tree)]
             try:
-                yield site, self._load(tree.object_id, names, limit_bytes)
+                yield site, self._load(self.nodes[site], tree.object_id, names, limit_bytes)
             except PayloadError as error:
                 yield site, NoAnswer(str(error), refused=True)
             except ObjectPullError:
@@ -144,7 +144,7 @@ class GridChannel:
         for message in lost:  # no answer came before the question about it was answered
             yield sites[message], NoAnswer("its node lost the request")
 
-    def _load(self, message: str, names: list[str], limit_bytes: int) -> bytes | NoAnswer:
+    def _load(self, node: int, message: str, names: list[str], limit_bytes: int) -> bytes | NoAnswer:
         if len(names) > limit_bytes / FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + _OTHER_OBJECTS:
             raise PayloadError(f"it has {len(names)} pieces; at most {limit_bytes} bytes are expected")
         pull, lock, loaded, last = (
@@ -158,7 +158,7 @@ class GridChannel:
             try:
                 data = patiently(partial(pull, name))
             except ObjectUnavailableError:  # it is not there yet
-                if time.monotonic() - last[0] > STALLED_SECONDS:
+                if time.monotonic() - last[0] > STALLED_SECONDS or node not in patiently(self.grid.get_node_ids):
                     raise ObjectPullError(name, "nothing comes any more") from None
                 raise
             with lock:

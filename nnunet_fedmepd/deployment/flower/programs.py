@@ -50,9 +50,6 @@ def _variables(folder: Path, home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_LOG_LEVEL": "WARNING",
-        # A piece must be through in the 30 s that Flower allows: on a line of 1 Mbit/s its pieces of 5 MB never are.
-        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(2**20),
-        "FLWR_PRIVATE_MAX_CONCURRENT_OBJ_PUSHES": "1",
         "MALLOC_MMAP_THRESHOLD_": str(2**20),  # pieces of payloads are given back to the system when they are freed
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
