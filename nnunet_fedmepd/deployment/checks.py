@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.x509 import Certificate
 
 from nnunet_fedmepd.deployment.certificates import (
     COORDINATOR,
@@ -44,6 +45,10 @@ COORDINATOR_FILES = ("federation.toml", "ca.crt", "client_ca.crt", "server.crt",
 SECONDS_AHEAD, SECONDS_BEHIND = 5, 300
 _TIMEOUT_SECONDS = 20.0
 _WARNING_DAYS = 30
+_RENEWED_BY = {
+    "client": "`fedmepd deploy renew` at the coordinator makes a new one",
+    "server": "`fedmepd deploy init` makes new kits",
+}
 # Nodes post to it. Whoever gets it is told so, by a proxy that has accepted the certificate before.
 _PROBE = "/v1/fleet/pull-messages"
 
@@ -56,6 +61,13 @@ def check_coordinator_files(kit: CoordinatorKit, warn: Callable[[str], None]) ->
     """
     _check_present(kit.folder, [*COORDINATOR_FILES, *(f"sites/{site.name}.pub" for site in kit.federation.site)])
     _check_pair(kit.folder, "server", "ca.crt", warn)
+    for site in kit.federation.site:
+        if kit.is_revoked(site.name):
+            warn(f"Site {site.name} is revoked: it is not let in.")
+            continue
+        left = _time_left(load_certificate(kit.certificate(site.name)))
+        if left.days < _WARNING_DAYS:
+            warn(f"The certificate of site {site.name} has {max(0, left.days)} days left; {_RENEWED_BY['client']}.")
 
 
 def check_site_files(kit: SiteKit, warn: Callable[[str], None]) -> None:
@@ -120,7 +132,7 @@ def check_way(kit: SiteKit) -> None:
     if status != http.client.METHOD_NOT_ALLOWED:
         raise ConfigurationError(
             f"The coordinator at {host}:{port} does not accept this site's certificate (it answered {status}). Is it "
-            "expired, or were new kits made since?"
+            "expired or revoked, or were new keys or kits made since?"
         )
     _check_clock(date)
 
@@ -185,11 +197,14 @@ def _check_pair(folder: Path, name: str, authority_file: str, warn: Callable[[st
         raise ConfigurationError(
             f"{folder / name}.crt was not signed by {authority_file} beside it; take both from one kit."
         ) from None
-    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.timezone.utc)
+    left = _time_left(certificate)
     if left.total_seconds() < 0:
         raise ConfigurationError(
-            f"{folder / name}.crt expired on {certificate.not_valid_after_utc:%Y-%m-%d}; `fedmepd deploy init` makes "
-            "new kits."
+            f"{folder / name}.crt expired on {certificate.not_valid_after_utc:%Y-%m-%d}; {_RENEWED_BY[name]}."
         )
     if left.days < _WARNING_DAYS:
-        warn(f"{folder / name}.crt expires on {certificate.not_valid_after_utc:%Y-%m-%d}.")
+        warn(f"{folder / name}.crt expires on {certificate.not_valid_after_utc:%Y-%m-%d}; {_RENEWED_BY[name]}.")
+
+
+def _time_left(certificate: Certificate) -> datetime.timedelta:
+    return certificate.not_valid_after_utc - datetime.datetime.now(datetime.timezone.utc)

@@ -7,6 +7,7 @@ KIT/ca.crt  server.crt  server.key            sites know the coordinator by thes
 KIT/client_ca.crt                             the coordinator knows sites' connections by this
 KIT/sites/NAME.pub  NAME.crt                  the public key of every site's node, and its certificate, the only one of
                                               that name that is let in; a revoked site has none
+KIT/sites/NAME.old                            its node's keys of earlier, which are not taken again
 KIT/nginx.conf  *.service                     the proxy in front of the engine; units for systemd
 KIT/flwr/  flower.db  nodes.json              of the engine
 KIT/run/  logs/  tmp/                         the run's folder; the processes' logs and short-lived files
@@ -183,6 +184,10 @@ class CoordinatorKit(Kit):
         """Return a site's certificate; no such file where the site is revoked."""
         return self.folder / "sites" / f"{site}.crt"
 
+    def old_node_keys(self, site: str) -> Path:
+        """Return the public keys that a site's node had before, one a line; no such file where it had none."""
+        return self.folder / "sites" / f"{site}.old"
+
     def is_revoked(self, site: str) -> bool:
         """Return whether a site is not let in any more."""
         return not self.certificate(site).is_file()
@@ -233,7 +238,7 @@ def load_coordinator_kit(folder: str | Path) -> CoordinatorKit:
         ConfigurationError: no kit, one of a site, or mistakes in kit.toml.
     """
     folder = _kit_folder(folder, "coordinator")
-    file = _read(folder / "kit.toml", CoordinatorFile)
+    file = read_kit_file(folder / "kit.toml", CoordinatorFile)
     return CoordinatorKit(folder, **file.model_dump(exclude={"role"}))
 
 
@@ -245,7 +250,7 @@ def load_site_kit(folder: str | Path) -> SiteKit:
             named neither there nor in the environment.
     """
     folder = _kit_folder(folder, "site")
-    file, own = _read(folder / "kit.toml", SiteFile), _read(folder / "site.toml", OwnFile)
+    file, own = read_kit_file(folder / "kit.toml", SiteFile), read_kit_file(folder / "site.toml", OwnFile)
     table = load_federation(folder / "federation.toml").site_named(file.site)
     raw, preprocessed, results = (_own_folder(own, variable, folder / "site.toml") for variable in NNUNET_VARIABLES)
     return SiteKit(
@@ -285,7 +290,12 @@ def _kit_folder(folder: str | Path, role: str) -> Path:
 FileModel = TypeVar("FileModel", bound=_File)
 
 
-def _read(file: Path, model: type[FileModel]) -> FileModel:
+def read_kit_file(file: Path, model: type[FileModel]) -> FileModel:
+    """Return what a TOML file of a kit says.
+
+    Raises:
+        ConfigurationError: mistakes in it.
+    """
     try:
         return model.model_validate(dict(_parse(file)))
     except ValidationError as error:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest, StartRunRequest, StopRunRequest
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.fleet_pb2 import PullMessagesRequest, RegisterNodeFleetRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, RegisterNodeFleetRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.date import now
 from google.protobuf.message import Message
@@ -95,6 +95,11 @@ def stranger(ca: Path) -> Attacker:
 def register_over_fleet(attacker: Attacker) -> tuple[str, Message]:
     """Return the call by which a node registers itself, which an engine without authentication of nodes allows."""
     return "/v1/fleet/register-node", RegisterNodeFleetRequest(public_key=attacker.public_key)
+
+
+def join(attacker: Attacker) -> tuple[str, Message]:
+    """Return the call by which a registered node says that it is there."""
+    return "/v1/fleet/activate-node", ActivateNodeRequest(public_key=attacker.public_key, heartbeat_interval=30)
 
 
 def read_messages(node_id: int) -> tuple[str, Message]:
