@@ -126,26 +126,32 @@ class AnchorCalibration(nn.Module):
         return 0 if self.mode == "off" else 2 * self.n_heads * self.valid.numel() + self.anchors.shape[-1]
 
     def _score_table(self) -> tuple[Float[Tensor, "H A C"], Float[Tensor, "H A"]]:
-        middle, spread = self._origin_and_units()
-        keys = self.key((self.anchors.flatten(0, 1) - middle) / spread).unflatten(1, (self.n_heads, self.head_width))
+        keys = self.key(self._compared_anchors()).unflatten(1, (self.n_heads, self.head_width))
         keys = keys * self.head_width**-0.5
-        query = self.query.weight.unflatten(0, (self.n_heads, self.head_width)) / spread
-        query_bias = self.query.bias.unflatten(0, (self.n_heads, self.head_width)) - query @ middle
+        query = self.query.weight.unflatten(0, (self.n_heads, self.head_width))
+        query_bias = self.query.bias.unflatten(0, (self.n_heads, self.head_width))
+        if self.mode == "standardized":  # q.k of the standardised features, written for the features as they are
+            middle, spread = self._origin_and_units()
+            query = query / spread
+            query_bias = query_bias - query @ middle
         return torch.einsum("ahd,hdc->hac", keys, query), torch.einsum("ahd,hd->ha", keys, query_bias)
 
-    def _origin_and_units(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-        """Return the mean and the standard deviation of the valid anchors; 0 and 1 where nothing is standardised."""
+    def _compared_anchors(self) -> Float[Tensor, "A C"]:
+        anchors = self.anchors.flatten(0, 1)
         if self.mode != "standardized":
-            return self.anchors.new_zeros(self.anchors.shape[-1]), self.anchors.new_ones(self.anchors.shape[-1])
+            return anchors
+        middle, spread = self._origin_and_units()
+        return (anchors - middle) / spread
+
+    def _origin_and_units(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """Return the mean and the standard deviation of the valid anchors, 1 where they do not differ."""
         weights = self.valid.flatten()[:, None] / self.valid.sum().clamp(min=1)  # no indexing: it would stall a GPU
         middle = (weights * self.anchors.flatten(0, 1)).sum(0)
         variance = (weights * (self.anchors.flatten(0, 1) - middle).square()).sum(0)
         return middle, torch.where(variance > 0, variance, 1.0).sqrt()
 
     def _value_table(self) -> Float[Tensor, "C HA"]:
-        middle, spread = self._origin_and_units()
-        values = self.value((self.anchors.flatten(0, 1) - middle) / spread)
-        values = values.unflatten(1, (self.n_heads, self.head_width))
+        values = self.value(self._compared_anchors()).unflatten(1, (self.n_heads, self.head_width))
         out = self.out.weight.unflatten(1, (self.n_heads, self.head_width))
         return torch.einsum("ahd,chd->cha", values, out).flatten(1)
 
