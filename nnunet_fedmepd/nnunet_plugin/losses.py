@@ -11,6 +11,7 @@ from torch.nn import functional
 from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+_NO_LABEL = -100  # no voxel has it; torch's own
 
 
 class FedMEPDLoss(nn.Module):
@@ -63,16 +64,16 @@ class FrequencyWeightedCE(nn.Module):
 
     def __init__(self, ignore_label: int | None = None) -> None:
         super().__init__()
-        self.ignore_label = ignore_label
+        self.ignore_label = _NO_LABEL if ignore_label is None else ignore_label
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (B, L, *space) against labels (B, *space)."""
         labels = labels.long()
         counts = torch.stack([(labels == label).sum() for label in range(logits.shape[1])])
         n_voxels = counts.sum().clamp_min(1)
-        ignored = -100 if self.ignore_label is None else self.ignore_label
         weights = (1 - counts / n_voxels).to(logits.dtype)
-        return functional.cross_entropy(logits, labels, weights, ignore_index=ignored, reduction="sum") / n_voxels
+        loss = functional.cross_entropy(logits, labels, weights, ignore_index=self.ignore_label, reduction="sum")
+        return loss / n_voxels
 
 
 class FrequencyWeightedBCE(nn.Module):
@@ -107,19 +108,12 @@ class FrequencyWeightedDiceCE(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, L, *space) against labels (B, 1, *space)."""
-        masks, counted = class_masks(logits, target[:, 0], self.cross_entropy.ignore_label)
-        return self.cross_entropy(logits, target[:, 0]) + self._dice(logits, masks, counted)
+        return self.cross_entropy(logits, target[:, 0]) + self._dice(logits, target[:, 0].long())
 
-    def _dice(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+    def _dice(self, logits: Tensor, labels: Tensor) -> Tensor:
+        counted = labels != self.cross_entropy.ignore_label  # all of them without such a label
+        masks = functional.one_hot(labels.where(counted, 0), logits.shape[1]).movedim(-1, 1) * counted[:, None]
         probabilities = logits.softmax(1) * counted[:, None]
         axes = (0, *range(2, logits.ndim))
         overlap, size = (probabilities * masks).sum(axes), probabilities.sum(axes) + masks.sum(axes)
         return 1 - ((2 * overlap + self.smooth) / (size + self.smooth)).mean()
-
-
-def class_masks(logits: Tensor, labels: Tensor, ignore_label: int | None) -> tuple[Tensor, Tensor]:
-    """Return (B, L, *space) one-hot labels, zero where ignored, and (B, *space) bool, which voxels count."""
-    labels = labels.long()
-    counted = torch.ones_like(labels, dtype=torch.bool) if ignore_label is None else labels != ignore_label
-    masks = functional.one_hot(labels.where(counted, 0), logits.shape[1]).movedim(-1, 1)
-    return masks * counted[:, None], counted

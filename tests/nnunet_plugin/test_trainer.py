@@ -183,6 +183,31 @@ def test_two_dimensions_train_too():
     assert np.isfinite(train_epoch(trainer))
 
 
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [1, 3], "rim": [3]}
+
+
+@pytest.mark.parametrize("regions", [False, True], ids=["labels", "regions"])
+def test_a_rare_voxel_that_is_missed_weighs_more_than_one_that_is_invented_unless_the_loss_is_nnunets(
+    regions, monkeypatch
+):
+    changes = {"labels": REGIONS, "regions_class_order": [2, 1, 3]} if regions else {}
+    dataset = prepare(make_dataset("Dataset001_x", **changes))
+    rim = torch.zeros(1, 1, 1, 1, 100)
+    rim[..., 0] = 1
+    truth = rim.expand(-1, 3, -1, -1, -1) if regions else 3 * rim[:, 0]
+    right = 20 * rim.expand(-1, 3, -1, -1, -1) - 10
+    right = right if regions else torch.cat([-right[:, :1], torch.full_like(right[:, :2], -10), right[:, :1]], 1)
+    missed, invented = right.clone(), right.clone()
+    missed[..., 0], invented[..., 1] = right[..., 1], right[..., 0]
+    for loss, ratio in ((None, 99), ("nnunet", 1)):
+        if loss is not None:
+            monkeypatch.setenv("FEDMEPD_LOSS", loss)
+        trainer = dataset.trainer()
+        trainer.initialize()
+        cross_entropy = trainer.loss.loss.ce
+        assert float(cross_entropy(missed, truth) / cross_entropy(invented, truth)) == pytest.approx(ratio, rel=0.01)
+
+
 def test_the_published_loss_trains():
     dataset = prepare(make_dataset("Dataset001_x", ["T1"]))
     plans = dataset.plans
@@ -195,8 +220,7 @@ def test_the_published_loss_trains():
 
 def test_the_published_loss_refuses_overlapping_regions(monkeypatch):
     monkeypatch.setenv("FEDMEPD_LOSS", "published")
-    labels = {"background": 0, "whole": [1, 2, 3], "core": [1, 3], "rim": [3]}
-    dataset = prepare(make_dataset("Dataset001_x", labels=labels, regions_class_order=[2, 1, 3]))
+    dataset = prepare(make_dataset("Dataset001_x", labels=REGIONS, regions_class_order=[2, 1, 3]))
     with pytest.raises(ConfigurationError, match="published loss needs plain labels"):
         dataset.trainer().initialize()
 
