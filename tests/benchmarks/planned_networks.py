@@ -41,7 +41,8 @@ def planned(patch: int, base: int, largest: int) -> dict[str, Any]:
 def fedmepd_net(modalities: Sequence[str], patch: int, **changes: Any) -> FedMEPDNet:
     """Return the network that FedMEPDPlanner plans, calibrating by random anchors."""
     arguments = planned(patch, FedMEPDPlanner.base_features, FedMEPDPlanner.max_features_3d)
-    own = {"modalities": modalities, "canonical_modalities": CANONICAL, "n_conv_per_stage": 2, **changes}
+    own = {"modalities": modalities, "canonical_modalities": CANONICAL, "n_conv_per_stage": 2}
+    own |= {"auxiliary_scale": FedMEPDPlanner.auxiliary_scale, **changes}
     torch.manual_seed(0)
     network = FedMEPDNet(len(modalities), **arguments, **own)
     network.apply(network.initialize)

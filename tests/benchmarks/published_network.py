@@ -119,15 +119,3 @@ def attend(module: AnchorCalibration, features: Tensor) -> Tensor:
     weights = functional.dropout(scores.softmax(-1), module.dropout, module.training)
     attended = module.out((weights @ values).transpose(1, 2).flatten(2))
     return attended.transpose(1, 2).unflatten(2, features.shape[2:])
-
-
-def published_dice_ce(logits: Tensor, target: Tensor) -> Tensor:
-    """Return soft Dice plus cross entropy weighted by frequency, of logits (B, L, ...) and labels (B, 1, ...)."""
-    masks = functional.one_hot(target[:, 0].long(), logits.shape[1]).movedim(-1, 1)
-    axes, n_voxels = (0, 2, 3, 4), target.numel()
-    sizes = masks.sum(axes)
-    cross_entropy = -((1 - sizes / n_voxels) * (logits.log_softmax(1) * masks).sum(axes)).sum() / n_voxels
-    probabilities = logits.softmax(1)
-    overlap = (probabilities * masks).sum(axes)
-    dice = (2 * overlap + 1e-5) / (probabilities.sum(axes) + sizes + 1e-5)
-    return cross_entropy + 1 - dice.mean()

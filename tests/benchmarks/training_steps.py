@@ -13,7 +13,12 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
 from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
-from nnunet_fedmepd.nnunet_plugin.losses import FedMEPDLoss, FrequencyWeightedCE, region_scale_weights
+from nnunet_fedmepd.nnunet_plugin.losses import (
+    FedMEPDLoss,
+    FrequencyWeightedCE,
+    FrequencyWeightedDiceCE,
+    region_scale_weights,
+)
 from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from tests.benchmarks.planned_networks import (
     CANONICAL,
@@ -22,7 +27,7 @@ from tests.benchmarks.planned_networks import (
     plain_conv_unet,
     residual_encoder_unet,
 )
-from tests.benchmarks.published_network import PublishedOutput, PublishedStructure, published_dice_ce
+from tests.benchmarks.published_network import PublishedOutput, PublishedStructure
 
 # What makes a step cheaper and changes the model; off by default.
 SWITCHES = {"auxiliary_scale": 2, "calibration_scale": 1}
@@ -73,7 +78,8 @@ def compared_steps(modalities: Sequence[str], patch: int, batch: int) -> list[Tr
     own = everything[:, [CANONICAL.index(m) for m in modalities]].contiguous()
     blanked = torch.zeros_like(everything)
     blanked[:, [CANONICAL.index(m) for m in modalities]] = own
-    published = fedmepd_net(CANONICAL, patch, calibration="replace", calibration_heads=8, calibration_dropout=0.1)
+    as_published = {"calibration": "replace", "calibration_heads": 8, "calibration_dropout": 0.1, "auxiliary_scale": 0}
+    published = fedmepd_net(CANONICAL, patch, **as_published)
     n = len(modalities)
     loss = our_loss(len(targets))
     return [
@@ -118,8 +124,9 @@ def nnunet_loss(output: list[Tensor], targets: list[Tensor]) -> Tensor:
 
 def published_loss(output: PublishedOutput, targets: list[Tensor]) -> Tensor:
     """Return the publication's: every output against the full-resolution labels, one after the other."""
+    loss = FrequencyWeightedDiceCE()
     outputs = [output.segmentation, *output.region_maps, *output.auxiliary]
-    return torch.stack([published_dice_ce(logits, targets[0]) for logits in outputs]).sum()
+    return torch.stack([loss(logits, targets[0]) for logits in outputs]).sum()
 
 
 def _dice_and_cross_entropy() -> DC_and_CE_loss:

@@ -42,6 +42,11 @@ def test_less_gpu_memory_gives_a_smaller_patch():
     assert voxels[1] < voxels[0]
 
 
+def test_the_auxiliary_decoder_is_planned_at_half_the_resolution():
+    plans = plan(make_dataset("Dataset001_x"))
+    assert [architecture(plans, name)["auxiliary_scale"] for name in ("2d", "3d_fullres")] == [1, 1]
+
+
 def test_the_full_planner_uses_half_of_nnunets_widths_and_the_tiny_one_a_quarter():
     dataset = make_dataset("Dataset001_x")
     assert architecture(plan(dataset, FedMEPDPlanner))["features_per_stage"][0] == 16
