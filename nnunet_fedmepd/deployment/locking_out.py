@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 
 from nnunet_fedmepd.deployment.flower.node_list import NodeList
 from nnunet_fedmepd.deployment.flower.programs import superlink
 from nnunet_fedmepd.deployment.kit import CoordinatorKit
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, id_file, nginx_program
-from nnunet_fedmepd.deployment.starting import write_coordinator_configuration
-
-_SECONDS_TO_START = 120.0
+from nnunet_fedmepd.deployment.starting import wait_for_superlink, write_coordinator_configuration
 
 
 def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
@@ -38,7 +35,7 @@ def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
             _reload_proxy(kit)
         elif (kit.folder / "flower.db").is_file():  # what it registered outlives it
             with Processes([superlink(kit)], kit.folder, report).running() as processes:
-                _wait_for(nodes, processes)
+                wait_for_superlink(nodes, processes)
                 nodes.keep_only(keys)
     finally:
         nodes.close()
@@ -52,12 +49,3 @@ def _reload_proxy(kit: CoordinatorKit) -> None:
     done = subprocess.run(command, cwd=kit.folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ProcessError(f"The proxy does not take its new configuration; end the coordinator. {done.stderr[-500:]}")
-
-
-def _wait_for(nodes: NodeList, processes: Processes) -> None:
-    until = time.monotonic() + _SECONDS_TO_START
-    while not nodes.is_ready():
-        processes.watch()
-        if time.monotonic() > until:
-            raise ProcessError(f"The superlink does not answer; see {processes.folder / 'logs' / 'superlink.log'}.")
-        time.sleep(0.2)

@@ -106,7 +106,7 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
     with Processes([superlink(kit)], kit.folder, report).running() as processes:
         control = Control(kit)
         try:
-            _wait_for(control, processes)
+            wait_for_superlink(control, processes)
             control.stop_all()  # what a coordinator that was killed left behind
             write_atomically(kit.node_file, json.dumps(control.register(keys)).encode())
             processes.start(_nginx("proxy"))  # last: a node that is not registered yet is turned away, and gives up
@@ -142,7 +142,12 @@ def _has_ended(run: RunFolder) -> bool:
     return (run.path / "status.json").is_file() and run.status()["state"] == "finished"
 
 
-def _wait_for(control: Control, processes: Processes) -> None:
+def wait_for_superlink(control: Control, processes: Processes) -> None:
+    """Wait until the engine answers.
+
+    Raises:
+        ProcessError: it does not, or a process ended.
+    """
     until = time.monotonic() + _SECONDS_TO_START
     while not control.is_ready():
         processes.watch()

@@ -23,13 +23,6 @@ pytestmark = pytest.mark.deployment
 SECONDS = 600  # that a busy machine has for each step
 
 
-@pytest.fixture
-def loopback(tmp_path: Path) -> Iterator[Loopback]:
-    with contextlib.closing(Loopback(made_kits.make(tmp_path))) as running:
-        running.control().register(running.keys)
-        yield running
-
-
 def as_flower_would(program: Program) -> Program:
     """Return the node's program without what keeps it from executing what comes."""
     command = list(program.command)

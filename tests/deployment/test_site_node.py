@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +26,6 @@ from tests.deployment.loopback import Loopback, sidecar, wait_until
 
 pytestmark = [pytest.mark.deployment, repeated()]
 SECONDS = 600  # that a busy machine has for each step
-
-
-@pytest.fixture
-def loopback(tmp_path: Path) -> Iterator[Loopback]:
-    with contextlib.closing(Loopback(made_kits.make(tmp_path))) as running:
-        running.control().register(running.keys)
-        yield running
 
 
 def test_a_killed_node_is_known_to_be_gone_and_taken_again(

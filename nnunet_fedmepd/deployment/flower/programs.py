@@ -9,6 +9,9 @@ from pathlib import Path
 from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, CoordinatorKit, SiteKit
 from nnunet_fedmepd.deployment.processes import Program, installed_program
 
+# For two of its intervals the engine takes a killed node for alive and refuses a second one; so often it is tried.
+_NODE_RESTART_SECONDS = 10
+
 APP = Path(__file__).parent / "app"
 """Folder of the app that the coordinator starts."""
 
@@ -32,7 +35,9 @@ def supernode(kit: SiteKit) -> Program:
         *("--host", "127.0.0.1", "--port", str(kit.supernode_port)),
         *("--isolation", "process", "--superexec-auth-secret-file", str(kit.node_secret.relative_to(kit.folder))),
     ]
-    return Program("supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=10)
+    return Program(
+        "supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=_NODE_RESTART_SECONDS
+    )
 
 
 def connector(kit: SiteKit) -> Program:
