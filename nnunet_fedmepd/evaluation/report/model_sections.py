@@ -53,9 +53,10 @@ def attention_section(record: RunRecord) -> Section:
     blocks: list[Block] = []
     if record.attention:
         text = (
-            "One slice of a training case of every site, as the calibration at the full resolution sees it: attention "
-            "of each voxel to the anchors of a class, mean over the heads, and the entropy of the attention over all "
-            "anchors, as a share of that of uniform attention. Where it is 1, the anchors act as a constant, whatever "
+            f"One slice of a training case of every site, as the calibration at scale {_finest_scale(record)} sees it; "
+            "scale 1 is the full resolution, and scales finer than this one are not calibrated. Attention of each voxel to "
+            "the anchors of a class, mean over the heads, and the entropy of the attention over all anchors, as a share of "
+            "that of uniform attention. Where it is 1, the anchors act as a constant, whatever "
             "the voxel."
         )
         legend = [(name, label_colour(label)) for label, name in enumerate(record.class_names)]
@@ -113,10 +114,14 @@ def _agreement_blocks(record: RunRecord) -> list[Block]:
     ]
 
 
+def _finest_scale(record: RunRecord) -> int:
+    """Return which scale is the finest that is calibrated, counted from 1; anchors are there of all scales."""
+    return len(record.anchors) - len(record.attention[0].scale_entropy) + 1
+
+
 def _entropy_table(record: RunRecord) -> Table:
-    n_scales = len(record.attention[0].scale_entropy)
     rows = [[seen.site, seen.case, *(f"{value:.3f}" for value in seen.scale_entropy)] for seen in record.attention]
-    header = ["site", "case", *(f"scale {scale + 1}" for scale in range(n_scales))]
+    header = ["site", "case", *(f"scale {scale}" for scale in range(_finest_scale(record), len(record.anchors) + 1))]
     return Table(header, rows, "Mean entropy of attention over the slice, as a share of uniform attention", 2)
 
 

@@ -31,14 +31,15 @@ class CaseImages:
 
 @dataclass(frozen=True, eq=False)
 class SliceAttention:
-    """How the voxels of one slice of a case attend to the anchors, at the full resolution.
+    """How the voxels of one slice of a case attend to the anchors, at the finest scale that is calibrated.
 
     Attributes:
         site, case, modality: what is seen.
-        image, labels: (Y, X).
-        shares: (L, Y, X), attention to all anchors of a class, mean over the heads; sums to 1 over the classes.
-        entropy: (Y, X), of the attention over the single anchors, mean over the heads; 1 is uniform.
-        scale_entropy: the mean entropy of the slice at every scale, high to low resolution.
+        image, labels: (Y, X), at the full resolution.
+        shares: (L, Y, X) of that scale, attention to all anchors of a class, mean over the heads; sums to 1 over the
+            classes.
+        entropy: (Y, X) of that scale, of the attention over the single anchors, mean over the heads; 1 is uniform.
+        scale_entropy: the mean entropy of the slice at every calibrated scale, high to low resolution.
     """
 
     site: str

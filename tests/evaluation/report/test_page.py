@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_fedmepd.evaluation.report.page import render
+from nnunet_fedmepd.evaluation.report.record import SliceAttention
 from tests.evaluation.report.made_up import REGIONS, SITES, Page, federation, record, scores, turn
 
 WRITTEN = datetime(2026, 11, 24, 20, 15)
@@ -103,3 +104,12 @@ def test_in_warm_up_nothing_is_judged_and_no_filter_is_personal():
 def test_names_cannot_break_the_page():
     named = federation().model_copy(update={"name": "<script>alert(1)</script>"})
     assert "script" not in page(record(federation=named)).tags
+
+
+def test_attention_is_told_of_the_scales_that_are_calibrated():
+    image, labels, shares = np.zeros((4, 4)), np.zeros((4, 4), int), np.full((4, 2, 2), 0.25)
+    coarse_only = SliceAttention("a", "case7", "T1", image, labels, shares, np.ones((2, 2)), (0.75,))
+    shown = page(record(attention=[coarse_only]))  # the anchors are those of two scales
+    assert ["site", "case", "scale 2"] in shown.rows
+    assert ["a", "case7", "0.750"] in shown.rows
+    assert "as the calibration at scale 2 sees it" in shown.text
