@@ -54,9 +54,9 @@ def attention_section(record: RunRecord) -> Section:
     if record.attention:
         text = (
             f"One slice of a training case of every site, as the calibration at scale {_finest_scale(record)} sees it; "
-            "scale 1 is the full resolution, and scales finer than this one are not calibrated. Attention of each voxel to "
-            "the anchors of a class, mean over the heads, and the entropy of the attention over all anchors, as a share of "
-            "that of uniform attention. Where it is 1, the anchors act as a constant, whatever "
+            "scale 1 is the full resolution, and scales finer than this one are not calibrated. Attention of each "
+            "voxel to the anchors of a class, mean over the heads, and the entropy of the attention over all anchors, "
+            "as a share of that of uniform attention. Where it is 1, the anchors act as a constant, whatever "
             "the voxel."
         )
         legend = [(name, label_colour(label)) for label, name in enumerate(record.class_names)]
