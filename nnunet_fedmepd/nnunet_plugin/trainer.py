@@ -183,10 +183,8 @@ class FedMEPDTrainer(nnUNetTrainer):
         """Blank a random proper subset of the modalities of some samples; at least one modality stays."""
         if self.settings.modality_dropout == 0 or len(self.modalities) == 1:
             return data
-        n_samples, n_modalities = data.shape[:2]
-        dropped = draw_modality_dropout(n_samples, n_modalities, self.settings.modality_dropout, self.random)
         data = data.clone()
-        data[torch.from_numpy(dropped)] = 0
+        data[draw_modality_dropout(present_modalities(data), self.settings.modality_dropout, self.random)] = 0
         return data
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
@@ -257,13 +255,17 @@ def _respect_thread_limit(device: torch.device) -> None:
         torch.set_num_threads(int(limit))
 
 
-def draw_modality_dropout(
-    n_samples: int, n_modalities: int, probability: float, random: np.random.Generator
-) -> np.ndarray:
-    """Return (n_samples, n_modalities) bool: what to drop.
+def draw_modality_dropout(present: Tensor, probability: float, random: np.random.Generator) -> Tensor:
+    """Return (B, M) bool: what to drop of the scans `present` (B, M) bool.
 
-    With `probability` a sample keeps a non-empty proper subset of its modalities, all subsets equally likely.
+    With `probability` a sample keeps a non-empty proper subset of its scans, all subsets equally likely; one that has
+    a single scan keeps it.
     """
-    subsets = random.integers(1, 2**n_modalities - 1, size=n_samples)
-    kept = (subsets[:, None] >> np.arange(n_modalities)) & 1
-    return (kept == 0) & (random.random((n_samples, 1)) < probability)
+    dropped = torch.zeros_like(present)
+    for sample, scans in enumerate(present):
+        struck = random.random() < probability
+        owned = scans.nonzero()[:, 0]
+        if struck and len(owned) > 1:
+            subset = int(random.integers(1, 2 ** len(owned) - 1))
+            dropped[sample, owned] = torch.tensor([not subset >> bit & 1 for bit in range(len(owned))])
+    return dropped

@@ -271,11 +271,20 @@ def test_blank_channels_stay_blank_through_augmentation():
 
 
 def test_modality_dropout_keeps_at_least_one_and_drops_at_least_one_of_the_samples_it_strikes():
-    dropped = draw_modality_dropout(4000, 3, 0.5, np.random.default_rng(0))
+    dropped = draw_modality_dropout(torch.ones(4000, 3, dtype=torch.bool), 0.5, np.random.default_rng(0))
     struck = dropped[dropped.any(1)]
     assert 1900 < len(struck) < 2100
     assert not struck.all(1).any()
-    assert len(np.unique(struck, axis=0)) == 6
+    assert len(struck.unique(dim=0)) == 6
+
+
+def test_modality_dropout_keeps_a_scan_that_was_made():
+    present = torch.tensor([[True, False, True], [False, True, False]]).repeat(500, 1)
+    dropped = draw_modality_dropout(present, 1, np.random.default_rng(0))
+    assert ((present & ~dropped).sum(1) == 1).all()
+    assert dropped[0::2, 0].any()
+    assert dropped[0::2, 2].any()
+    assert not dropped[1::2].any()
 
 
 def test_modality_dropout_blanks_channels_in_training(lead, monkeypatch):
