@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-
 from nnunet_fedmepd.deployment.coordinator_service import coordinate
-from nnunet_fedmepd.runtime.planning import plan_together
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from tests.deployment.small_kits import coordinator_kit, processes, site_kits
 from tests.deployment.spool_channel import SpoolChannel
-from tests.runtime.small_federation import CONSOLE, alike, final_weights, run, small_federation
+from tests.deployment.undisturbed import planned_and_undisturbed
+from tests.runtime.small_federation import alike, final_weights, small_federation
 
 
 def test_sites_as_processes_plan_and_train_as_the_embedded_runtime_does(datasets, tmp_path):
     federation = small_federation(rounds=3)
-    shutil.rmtree(datasets.preprocessed)
-    datasets.preprocessed.mkdir()
-    plan_together(federation, CONSOLE)
-    embedded = run(federation, tmp_path / "embedded")
-    for folder in (datasets.preprocessed, datasets.results):
-        shutil.rmtree(folder)
-        folder.mkdir()
+    embedded = planned_and_undisturbed(federation, datasets, tmp_path / "embedded")
     kits = site_kits(tmp_path / "sites", federation, paths(datasets))
     kit = coordinator_kit(tmp_path / "coordinator", federation)
     with processes(kits) as running:

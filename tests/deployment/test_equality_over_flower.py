@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'")
 
-from nnunet_fedmepd.runtime.planning import plan_together
 from tests.deployment.fault_table import FaultTable
 from tests.deployment.real import RealDeployment
-from tests.runtime.small_federation import CONSOLE, alike, final_weights, run, small_federation
+from tests.deployment.undisturbed import planned_and_undisturbed
+from tests.runtime.small_federation import alike, final_weights, small_federation
 
 pytestmark = pytest.mark.deployment
 
 
 def test_a_deployment_plans_and_trains_as_the_embedded_runtime_does(datasets, tmp_path, request):
     federation = small_federation(rounds=3)
-    shutil.rmtree(datasets.preprocessed)
-    datasets.preprocessed.mkdir()
-    plan_together(federation, CONSOLE)
-    embedded = run(federation, tmp_path / "embedded")
-    for folder in (datasets.preprocessed, datasets.results):
-        shutil.rmtree(folder)
-        folder.mkdir()
+    embedded = planned_and_undisturbed(federation, datasets, tmp_path / "embedded")
     with RealDeployment(tmp_path / "deployment", federation, datasets) as real:
         real.start()
         real.wait(lambda: all(terminal.poll() is not None for terminal in real.terminals.values()))

@@ -26,17 +26,7 @@ from tests.nnunet_plugin.small_dataset import BRATS, PLAIN_LABELS, write_case, w
 
 pytestmark = pytest.mark.deployment
 
-FEDERATION = """
-name = "glioma"
-modalities = ["T1", "T1ce", "T2", "FLAIR"]
-rounds = 2
-[[site]]
-name = "university"
-dataset = 500
-lead = true
-[[site]]
-name = "county"
-dataset = 501
+TABLES = """
 [planning]
 planner = "FedMEPDTinyPlanner"
 gpu_memory_gb = 0.02
@@ -68,7 +58,7 @@ class Deployment:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     folder = tmp_path_factory.mktemp("three_terminals")
-    (folder / "glioma.toml").write_text(FEDERATION)
+    (folder / "glioma.toml").write_text(made_kits.FEDERATION + TABLES)
     place = Place("127.0.0.1", made_kits.free_port(), made_kits.free_port(), made_kits.free_port())
     kits, hospitals = folder / "kits", folder / "hospitals"
     make_kits(folder / "glioma.toml", kits, place)
