@@ -1,8 +1,9 @@
-"""Shared by all tests: shape checks switched on, one thread, nnU-Net's folders in a temporary place."""
+"""Shared by all tests: shape checks switched on, one thread, the same random numbers every time, nnU-Net's folders."""
 
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -38,3 +40,11 @@ def nnunet_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NnunetPaths
         folder.mkdir()
         monkeypatch.setenv(folder.name, str(folder))
     return paths
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Let a test draw the same patches, weights and augmentations whenever it runs, alone or among others."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
