@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +19,7 @@ from nnunet_fedmepd.config.federation import Federation, SiteTable
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver
 from nnunet_fedmepd.federation.wire import decode, encode
+from nnunet_fedmepd.runtime.orphans import end_with_parent
 from nnunet_fedmepd.runtime.profiling import NoProfile, Profile
 from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker, TurnResult
 
@@ -227,15 +226,8 @@ def _start_process(settings: WorkerSettings, device: str, n_threads: int) -> Non
     """Prepare a new process."""
     global _worker  # noqa: PLW0603  # one worker a process, kept between turns
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()  # an orphan would train on, for nobody
     _worker = _build_worker(settings, claim_device(device, n_threads))
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the main one is gone, even by kill -9: an orphan would train on, for nobody."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _build_worker(settings: WorkerSettings, device: str) -> SiteWorker:

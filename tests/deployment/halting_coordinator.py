@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, load_coordinator_kit
@@ -27,8 +27,7 @@ _PLACE, _ROUND = "FEDMEPD_HALTS_WHEN", "FEDMEPD_HALTS_IN_ROUND"
 
 def _halt() -> None:
     Path(os.environ[KIT_VARIABLE], HALTED).touch()
-    while True:
-        time.sleep(1)
+    Event().wait()  # as one waits who sends to a superlink that is gone: no signal comes through
 
 
 def _change_aggregating(number: int) -> None:

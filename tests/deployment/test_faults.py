@@ -13,6 +13,7 @@ from tests.deployment.fault_table import SAME, FaultTable, repeated
 from tests.deployment.halting_coordinator import AGGREGATING, HALTED, SAVING
 from tests.deployment.real import RealDeployment
 from tests.deployment.undisturbed import undisturbed
+from tests.processes import is_there
 from tests.runtime.small_federation import alike, final_weights, small_federation
 
 pytestmark = [pytest.mark.deployment, repeated()]
@@ -29,7 +30,9 @@ def test_processes_killed_one_after_the_other_change_nothing(datasets, tmp_path,
         real.wait((real.kit("coordinator") / HALTED).exists)
         assert {"a", "b"} <= set(real.lines(1))
         assert real.run.coordinator.newest() is None
+        app = real.status()["process"]
         real.kill_all("coordinator")
+        real.wait(lambda: not is_there(app))
 
         start_halting(real, SAVING, 2)
         real.wait((real.kit("coordinator") / HALTED).exists)
