@@ -169,5 +169,5 @@ def test_without_plans_it_says_what_is_missing_to_list_the_arrays(capsys, tmp_pa
 def test_the_codec_is_declared(capsys, tmp_path):
     _, by_default, _ = checked(capsys, write_file(tmp_path), "--what-leaves")
     _, without, _ = checked(capsys, write_file(tmp_path, tables='[method]\ncodec = "none"'), "--what-leaves")
-    assert "by the codec int8" in by_default
+    assert "by the codec bf16" in by_default
     assert "by the codec" not in without

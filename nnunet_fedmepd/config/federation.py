@@ -118,7 +118,7 @@ class MethodTable(Table):
     calibration: Literal["residual", "standardized", "replace", "off"] = "residual"
     fine_tuning_share: float = Field(0.0, ge=0, lt=1)
     optimizer_state: Literal["keep", "reset"] = "keep"
-    codec: Literal["none", "lossless", "bf16", "int8"] = "int8"
+    codec: Literal["none", "lossless", "bf16", "int8"] = "bf16"
     personalization: dict[str, Any] = {}
     privacy: PrivacyTable | None = None
 
