@@ -5,6 +5,7 @@ The site's node speaks the engine's protocol itself, with the site's own keys: i
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -74,9 +75,10 @@ def _run(folder: Path, paths: NnunetPaths) -> Ended:
         kit, ending = load_site_kit(real.kit("a")), Event()
         own = Program(SERVICE, [sys.executable, "-m", "nnunet_fedmepd.deployment.site_service", str(kit.folder)])
         service, sidecar, node, _ = site_programs(kit, own)
-        hostile = Program(
-            "hostile_node", [sys.executable, "-m", "tests.deployment.hostile_node", str(kit.folder)], node.variables
-        )
+        command = [sys.executable, "-m", "tests.deployment.hostile_node", str(kit.folder)]
+        # It runs in the kit's folder, where the tests are found only where the project is installed to be edited.
+        found_by = {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+        hostile = Program("hostile_node", command, {**node.variables, **found_by})
         with Processes([service, sidecar, hostile], kit.folder, print).running() as processes:
             watch = Thread(target=_watch, args=(processes, ending))
             watch.start()
