@@ -1,8 +1,11 @@
-"""Processes that tests kill."""
+"""Processes that tests start elsewhere, and kill."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parents[1]
 
 
 def is_there(process: int) -> bool:
@@ -11,3 +14,8 @@ def is_there(process: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def finding_tests() -> dict[str, str]:
+    """Return the variable by which a process in another folder finds `tests`, which no installation holds."""
+    return {"PYTHONPATH": os.pathsep.join([str(_PROJECT), os.environ.get("PYTHONPATH", "")])}

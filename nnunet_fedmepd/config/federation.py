@@ -100,7 +100,8 @@ class MethodTable(Table):
         optimizer_state: `keep` moments over rounds or `reset` them, which was worse (tests/benchmarks/results,
             `evidence_small`).
         codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
-            and make up for it in the next round.
+            and make up for it in the next round. `int8` cost Dice in one of two trials (tests/benchmarks/results,
+            `evidence_small`).
         personalization: how filters become personal, overrides of `PersonalizationSettings`; where not given,
             warm_up_rounds is the published share of the rounds, and patience their cube root.
         privacy: how sites protect their updates; None: they do not.

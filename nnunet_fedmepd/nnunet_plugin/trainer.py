@@ -180,8 +180,8 @@ class FedMEPDTrainer(nnUNetTrainer):
         self.grad_scaler.update()
 
     def _drop_modalities(self, data: Tensor) -> Tensor:
-        """Blank a random proper subset of the modalities of some samples; at least one modality stays."""
-        if self.settings.modality_dropout == 0 or len(self.modalities) == 1:
+        """Blank a random proper subset of the modalities of some samples; at least one scan that was made stays."""
+        if self.settings.modality_dropout == 0:
             return data
         data = data.clone()
         data[draw_modality_dropout(present_modalities(data), self.settings.modality_dropout, self.random)] = 0

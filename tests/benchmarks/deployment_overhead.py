@@ -33,6 +33,7 @@ from nnunet_fedmepd.deployment.processes import Processes, Program, id_file
 from nnunet_fedmepd.deployment.starting import bring_up_coordinator, site_programs
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from tests.deployment import made_kits
+from tests.processes import finding_tests
 
 PROJECT = """
 [build-system]
@@ -106,7 +107,7 @@ def main() -> None:
     folders = [str(kits / "coordinator"), *(str(folder) for folder in sorted((kits / "sites").iterdir()))]
     settings = {"megabytes": args.megabytes, "rounds": args.rounds, "sites": args.sites, "folders": folders}
     os.environ[SETTINGS] = json.dumps(settings)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    os.environ.update(finding_tests())
     for name, text in FILES.items():
         file = args.out / "app" / name
         file.parent.mkdir(parents=True, exist_ok=True)

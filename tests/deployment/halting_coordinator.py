@@ -19,6 +19,7 @@ from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, load_coordinator_kit
 from nnunet_fedmepd.deployment.processes import ended_by_signals
 from nnunet_fedmepd.deployment.starting import bring_up_coordinator
 from tests.deployment.loopback import APP
+from tests.processes import finding_tests
 
 AGGREGATING, SAVING = "aggregating", "saving"
 HALTED = "halted"
@@ -69,8 +70,7 @@ def server_app() -> Any:
 def main(kit_folder: str, place: str, number: str) -> None:
     """Bring the coordinator of a kit up."""
     kit = load_coordinator_kit(kit_folder)
-    os.environ.update({_PLACE: place, _ROUND: number})
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    os.environ.update({_PLACE: place, _ROUND: number, **finding_tests()})
     app = kit.folder / "tmp" / "halting_app"
     own = {
         "foreign/server.py": "from tests.deployment.halting_coordinator import server_app\n\napp = server_app()\n",

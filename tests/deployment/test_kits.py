@@ -36,6 +36,7 @@ from nnunet_fedmepd.deployment.status import contacts
 from nnunet_fedmepd.deployment.systemd import unit
 from nnunet_fedmepd.errors import ConfigurationError
 from tests.deployment import made_kits
+from tests.processes import is_there
 
 SITES = ("university", "county")
 
@@ -322,14 +323,9 @@ def test_processes_end_when_the_one_that_watches_them_is_killed(tmp_path: Path) 
         watcher.kill()
         watcher.wait()
     until = time.monotonic() + 60
-    while is_running(sleeper):
+    while is_there(sleeper):
         assert time.monotonic() < until
         time.sleep(0.05)
-
-
-def is_running(process: int) -> bool:
-    stat_file = Path(f"/proc/{process}/stat")
-    return stat_file.exists() and stat_file.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_private_file_is_never_readable_by_others(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ The site's node speaks the engine's protocol itself, with the site's own keys: i
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from tests.conftest import NnunetPaths
 from tests.deployment.fault_table import FaultTable, repeated
 from tests.deployment.hostile_node import LATE, OLD_ROUND, OTHER_RUN, ROUNDS, TWICE
 from tests.deployment.real import RealDeployment
+from tests.processes import finding_tests
 from tests.runtime.small_federation import CONSOLE, checkpoint, small_federation
 
 pytestmark = [pytest.mark.deployment, repeated()]
@@ -76,9 +76,7 @@ def _run(folder: Path, paths: NnunetPaths) -> Ended:
         own = Program(SERVICE, [sys.executable, "-m", "nnunet_fedmepd.deployment.site_service", str(kit.folder)])
         service, sidecar, node, _ = site_programs(kit, own)
         command = [sys.executable, "-m", "tests.deployment.hostile_node", str(kit.folder)]
-        # It runs in the kit's folder, where the tests are found only where the project is installed to be edited.
-        found_by = {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
-        hostile = Program("hostile_node", command, {**node.variables, **found_by})
+        hostile = Program("hostile_node", command, {**node.variables, **finding_tests()})
         with Processes([service, sidecar, hostile], kit.folder, print).running() as processes:
             watch = Thread(target=_watch, args=(processes, ending))
             watch.start()
