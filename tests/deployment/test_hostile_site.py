@@ -17,20 +17,19 @@ from tests.deployment.fault_table import FaultTable, repeated
 from tests.deployment.hostile_service import BODIES, CLAIMED, REPLIES, ROUNDS
 from tests.deployment.real import RealDeployment
 from tests.deployment.small_kits import start_service
-from tests.runtime.small_federation import CONSOLE, checkpoint, small_federation
+from tests.runtime.small_federation import CONSOLE, UNROUNDED, checkpoint, small_federation
 
 pytestmark = [pytest.mark.deployment, repeated()]
 OTHERS = {"lead": 500, "b": 502}
-METHOD = {"codec": "none"}  # so that an update can be taken apart and put together again
 
 
 def test_what_a_hostile_site_answers_is_refused_by_name_and_harms_nobody(datasets, tmp_path, request, repeat):
     away = {"a": {"absent_rounds": list(range(1, ROUNDS + 1))}}
-    run_federation(small_federation(rounds=ROUNDS, method=METHOD, sites=away), tmp_path / "embedded", CONSOLE)
+    run_federation(small_federation(rounds=ROUNDS, method=UNROUNDED, sites=away), tmp_path / "embedded", CONSOLE)
     expected = {site: checkpoint(site, dataset)["network_weights"] for site, dataset in OTHERS.items()}
     for folder in datasets.results.iterdir():
         folder.rename(tmp_path / folder.name)
-    federation = small_federation(rounds=ROUNDS, method=METHOD)
+    federation = small_federation(rounds=ROUNDS, method=UNROUNDED)
     with RealDeployment(tmp_path / "deployment", federation, datasets, plan=False) as real:
         hostile = start_service(load_site_kit(real.kit("a")), "tests.deployment.hostile_service")
         try:

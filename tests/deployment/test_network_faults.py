@@ -12,14 +12,13 @@ from tests.deployment.fault_table import SAME, FaultTable, repeated
 from tests.deployment.network import CENTRE, CENTRE_ADDRESS, HOSPITAL, a_network
 from tests.deployment.real import RealDeployment
 from tests.deployment.undisturbed import undisturbed
-from tests.runtime.small_federation import alike, final_weights, small_federation
+from tests.runtime.small_federation import UNROUNDED, alike, final_weights, small_federation
 
 pytestmark = [pytest.mark.deployment, repeated()]
 MEGABIT, SLOWEST = 1_000_000, 150_000
 CUT_SECONDS = 60
 TRAINING = {"num_iterations_per_epoch": 8}
-METHOD = {"codec": "none"}  # an update is then long enough on its way to be met there
-BEGUN_BYTES, UPDATE_BYTES = 150_000, 700_000
+BEGUN_BYTES, UPDATE_BYTES = 150_000, 700_000  # of an update that is not rounded
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def while_it_sends(real, network, number, happens):
 def test_a_slow_network_and_a_site_that_is_killed_while_it_sends(
     network, far_away, datasets, tmp_path, request, repeat
 ):
-    federation, table = small_federation(rounds=4, training=TRAINING, method=METHOD), FaultTable.of(request.config)
+    federation, table = small_federation(rounds=4, training=TRAINING, method=UNROUNDED), FaultTable.of(request.config)
     expected = undisturbed(federation, datasets, tmp_path / "embedded")
     network.slow_down(MEGABIT)
     with far_away(federation) as real:
@@ -75,7 +74,7 @@ def test_a_slow_network_and_a_site_that_is_killed_while_it_sends(
 
 
 def test_a_network_that_is_cut_for_a_minute(network, far_away, datasets, tmp_path, request, repeat):
-    federation, table = small_federation(rounds=4, training=TRAINING, method=METHOD), FaultTable.of(request.config)
+    federation, table = small_federation(rounds=4, training=TRAINING, method=UNROUNDED), FaultTable.of(request.config)
     expected = undisturbed(federation, datasets, tmp_path / "embedded")
     with far_away(federation) as real:
         real.start()

@@ -27,7 +27,7 @@ from tests.deployment.fault_table import FaultTable, repeated
 from tests.deployment.hostile_node import LATE, OLD_ROUND, OTHER_RUN, ROUNDS, TWICE
 from tests.deployment.real import RealDeployment
 from tests.processes import finding_tests
-from tests.runtime.small_federation import CONSOLE, checkpoint, small_federation
+from tests.runtime.small_federation import CONSOLE, UNROUNDED, checkpoint, small_federation
 
 pytestmark = [pytest.mark.deployment, repeated()]
 OTHERS = {"lead": 500, "b": 502}
@@ -65,11 +65,11 @@ def ended(planned_datasets: Path, tmp_path_factory: pytest.TempPathFactory, repe
 
 def _run(folder: Path, paths: NnunetPaths) -> Ended:
     away = {"a": {"absent_rounds": [LATE, OLD_ROUND, OTHER_RUN]}}
-    run_federation(small_federation(rounds=ROUNDS, sites=away), folder / "embedded", CONSOLE)
+    run_federation(small_federation(rounds=ROUNDS, method=UNROUNDED, sites=away), folder / "embedded", CONSOLE)
     expected = _weights()
     shutil.rmtree(paths.results)
     paths.results.mkdir()
-    federation = small_federation(rounds=ROUNDS)
+    federation = small_federation(rounds=ROUNDS, method=UNROUNDED)
     limit = {"turn_limit_minutes": TURN_LIMIT_MINUTES}
     with RealDeployment(folder / "deployment", federation, paths, plan=False, **limit) as real:
         kit, ending = load_site_kit(real.kit("a")), Event()

@@ -19,6 +19,7 @@ from tests.nnunet_plugin.small_dataset import BRATS, make_dataset, prepare
 Owned = Mapping[str, tuple[str, ...]]
 OWNED: Owned = {"lead": BRATS, "a": ("T1ce",), "b": ("T2", "FLAIR")}
 CONSOLE = Console(quiet=True)
+UNROUNDED = {"codec": "none"}  # a [method] by which updates are sent as they are
 
 
 def make_datasets(owned: Owned = OWNED) -> None:

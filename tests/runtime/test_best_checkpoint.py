@@ -12,12 +12,12 @@ from nnunet_fedmepd.federation.tensors import take
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from nnunet_fedmepd.runtime.running import run_federation
 from tests.nnunet_plugin.small_dataset import SmallDataset
-from tests.runtime.small_federation import CONSOLE, OWNED, results_folder, small_federation
+from tests.runtime.small_federation import CONSOLE, OWNED, UNROUNDED, results_folder, small_federation
 
 ROUNDS = 3
 # With this learning rate, and these very updates, some models get worse and others better.
 TRAINING = {"num_iterations_per_epoch": 3, "initial_lr": 1.0}
-FEDERATION = small_federation(ROUNDS, run={"fold": 0}, training=TRAINING, method={"codec": "none"})
+FEDERATION = small_federation(ROUNDS, run={"fold": 0}, training=TRAINING, method=UNROUNDED)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_fedmepd.runtime.run_folder import RunFolder
-from tests.runtime.small_federation import alike, run, small_federation
+from tests.runtime.small_federation import UNROUNDED, alike, run, small_federation
 
 
 def bytes_sent(folder: Path) -> int:
@@ -13,7 +13,7 @@ def bytes_sent(folder: Path) -> int:
 
 
 def test_a_lossless_codec_gives_the_weights_of_none_with_fewer_bytes(datasets, tmp_path):
-    weights = run(small_federation(method={"codec": "none"}), tmp_path / "none")
+    weights = run(small_federation(method=UNROUNDED), tmp_path / "none")
     assert alike(weights, run(small_federation(method={"codec": "lossless"}), tmp_path / "lossless"))
     assert bytes_sent(tmp_path / "lossless") < 0.95 * bytes_sent(tmp_path / "none")
 
@@ -27,5 +27,5 @@ def test_a_lossy_run_that_is_resumed_ends_with_the_same_sums_to_the_bit(datasets
     (folder / "sites" / "a" / "round_00003.state").unlink()  # trains again; b and lead send again what they sent
     assert alike(weights, run(federation, folder))
     assert state.read_bytes() == sums
-    assert not alike(weights, run(small_federation(rounds=3, method={"codec": "none"}), tmp_path / "none"))
+    assert not alike(weights, run(small_federation(rounds=3, method=UNROUNDED), tmp_path / "none"))
     assert bytes_sent(folder) < 0.4 * bytes_sent(tmp_path / "none")
