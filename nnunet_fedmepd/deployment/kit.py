@@ -145,6 +145,11 @@ class Kit:
         """Folder of the processes' logs."""
         return self.folder / "logs"
 
+    @property
+    def engine_secret(self) -> Path:
+        """With this, tasks are taken from the engine's process of this kit; it is made anew at every start."""
+        return self.folder / "tmp" / "engine.secret"
+
 
 @dataclass(frozen=True)
 class CoordinatorKit(Kit):
@@ -218,11 +223,6 @@ class SiteKit(Kit):
     def spool_folder(self) -> Path:
         """Files handed between the engine's process and the site's."""
         return self.folder / "spool"
-
-    @property
-    def node_secret(self) -> Path:
-        """With this the site's connector takes tasks from its node; it is made anew at every start."""
-        return self.folder / "tmp" / "node.secret"
 
     @property
     def variables(self) -> dict[str, str]:

@@ -10,7 +10,11 @@ from nnunet_fedmepd.deployment.flower.node_list import NodeList
 from nnunet_fedmepd.deployment.flower.programs import superlink
 from nnunet_fedmepd.deployment.kit import CoordinatorKit
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, id_file, nginx_program
-from nnunet_fedmepd.deployment.starting import wait_for_superlink, write_coordinator_configuration
+from nnunet_fedmepd.deployment.starting import (
+    wait_for_superlink,
+    write_coordinator_configuration,
+    write_engine_secret,
+)
 
 
 def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
@@ -34,6 +38,7 @@ def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
             nodes.keep_only(keys)
             _reload_proxy(kit)
         elif (kit.folder / "flower.db").is_file():  # what it registered outlives it
+            write_engine_secret(kit)
             with Processes([superlink(kit)], kit.folder, report).running() as processes:
                 wait_for_superlink(nodes, processes)
                 nodes.keep_only(keys)

@@ -8,12 +8,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from nnunet_fedmepd.deployment.flower.control import Control
-from nnunet_fedmepd.deployment.flower.programs import connector, superlink, supernode
+from nnunet_fedmepd.deployment.flower.patience import patiently
+from nnunet_fedmepd.deployment.flower.programs import app_starter, connector, superlink, supernode
 from nnunet_fedmepd.deployment.following import Follower
-from nnunet_fedmepd.deployment.kit import CoordinatorKit, SiteKit
+from nnunet_fedmepd.deployment.kit import CoordinatorKit, Kit, SiteKit
 from nnunet_fedmepd.deployment.nginx import proxy_configuration, sidecar_configuration
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, Program, installed_program, nginx_program
 from nnunet_fedmepd.deployment.systemd import RESTART_SECONDS, unit
@@ -76,15 +78,15 @@ def site_programs(kit: SiteKit, service: Program) -> list[Program]:
     """
     write_site_configuration(kit)
     _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
-    write_node_secret(kit)
+    write_engine_secret(kit)
     return [service, _nginx("sidecar"), supernode(kit), connector(kit)]
 
 
-def write_node_secret(kit: SiteKit) -> None:
-    """Make a new secret: other users of this machine cannot take tasks from the site's node."""
-    kit.node_secret.unlink(missing_ok=True)
-    kit.node_secret.touch(0o600)
-    kit.node_secret.write_bytes(secrets.token_bytes(32))
+def write_engine_secret(kit: Kit) -> None:
+    """Make a new secret: other users of this machine cannot take tasks from the kit's engine."""
+    kit.engine_secret.unlink(missing_ok=True)
+    kit.engine_secret.touch(0o600)
+    kit.engine_secret.write_bytes(secrets.token_bytes(32))
 
 
 def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None:
@@ -102,13 +104,14 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
     write_coordinator_configuration(kit)
     _write_connection(kit)
     _prepare(kit.folder, {"superlink_port": kit.superlink_port, "port": kit.port})
+    write_engine_secret(kit)
     keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
-    with Processes([superlink(kit)], kit.folder, report).running() as processes:
+    with Processes([superlink(kit), app_starter(kit)], kit.folder, report).running() as processes:
         control = Control(kit)
         try:
             wait_for_superlink(control, processes)
-            control.stop_all()  # what a coordinator that was killed left behind
-            write_atomically(kit.node_file, json.dumps(control.register(keys)).encode())
+            patiently(control.stop_all)  # what a coordinator that was killed left behind
+            write_atomically(kit.node_file, json.dumps(patiently(partial(control.register, keys))).encode())
             processes.start(_nginx("proxy"))  # last: a node that is not registered yet is turned away, and gives up
             report(f"The coordinator is up on {kit.listen}:{kit.port}; logs are in {kit.logs}.")
             _run(control, processes, app, RunFolder(kit.run_folder), report)
@@ -120,11 +123,13 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
 def _run(control: Control, processes: Processes, app: Path, run: RunFolder, report: Report) -> None:
     """Run the app until it ends with a federation that has ended; whenever it ends before, start it again."""
     log = Follower(run.path / "federation.log", report)
-    run_id = control.start(app)
+    run_id: int | None = None
     while True:
         processes.watch()
         log.look()
-        state = control.state(run_id)
+        if run_id is None:
+            run_id = control.start(app)
+        state = control.state(run_id) if run_id is not None else None
         if state is not None and state.status == "finished":
             if _has_ended(run):
                 return
@@ -134,7 +139,7 @@ def _run(control: Control, processes: Processes, app: Path, run: RunFolder, repo
                 raise StoppedError(why)
             report(f"The coordinator's app ended ({state.ended_as}). {state.details}".rstrip())
             time.sleep(RESTART_SECONDS)
-            run_id = control.start(app)
+            run_id = None
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 

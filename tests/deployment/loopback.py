@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nnunet_fedmepd.deployment.flower.control import Control
-from nnunet_fedmepd.deployment.flower.programs import superlink
+from nnunet_fedmepd.deployment.flower.programs import app_starter, superlink
 from nnunet_fedmepd.deployment.kit import SiteKit
 from nnunet_fedmepd.deployment.nginx import proxy_configuration, sidecar_configuration
 from nnunet_fedmepd.deployment.processes import Processes, Program, nginx_program
+from nnunet_fedmepd.deployment.starting import write_engine_secret
 from tests.deployment import made_kits
 
 CLIENT_CERTIFICATES = "client certificates"
@@ -121,6 +122,7 @@ class Loopback:
         self.keys = {site.name: self.kit.node_key(site.name).read_bytes() for site in self.kit.federation.site}
         for name in ("logs", "tmp"):
             (self.kit.folder / name).mkdir(exist_ok=True)
+        write_engine_secret(self.kit)
         self._running = ExitStack()
         self._proxies: dict[tuple[frozenset[str], int], int] = {}
         self._controls: dict[bool, Control] = {}
@@ -143,7 +145,7 @@ class Loopback:
                 left_out = [word for word in program.command if word != "--enable-supernode-auth"]
                 command = ["other.db" if word == "flower.db" else word for word in left_out]
                 program = dataclasses.replace(program, name="superlink_for_any_node", command=command)
-            self._start(program)
+            self._running.enter_context(Processes([program, app_starter(kit)], self.kit.folder, print).running())
             control = Control(kit)
             self._running.callback(control.close)
             assert wait_until(control.is_ready), (self.kit.logs / f"{program.name}.log").read_text()[-2000:]
@@ -167,9 +169,6 @@ class Loopback:
             start_nginx(self._running, self.kit.folder, name, text, port)
             self._proxies[known] = port
         return self._proxies[known]
-
-    def _start(self, program: Program) -> None:
-        self._running.enter_context(Processes([program], self.kit.folder, print).running())
 
 
 def without_measures(configuration: str, left_out: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,24 @@ class RealDeployment:
 
     def kill_all(self, name: str) -> None:
         """Kill everything of a kit, as when its machine loses power."""
+        self._signal_all(name, signal.SIGKILL)
+        self.terminals.pop(name).wait()
+
+    @contextlib.contextmanager
+    def standing_still(self, name: str) -> Iterator[None]:
+        """Stop everything of a kit in the block, as when its machine is suspended, or moved to another host."""
+        self._signal_all(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal_all(name, signal.SIGCONT)
+
+    def _signal_all(self, name: str, what: signal.Signals) -> None:
         groups = json.loads(id_file(self.kit(name)).read_bytes()).values()
-        terminal = self.terminals.pop(name)
-        terminal.kill()
+        self.terminals[name].send_signal(what)  # first: it starts again what has ended
         for group in groups:  # each with what it started
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        terminal.wait()
+                os.killpg(group, what)
 
     def wait(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
         """Wait until a condition holds."""

@@ -14,7 +14,7 @@ pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'
 from nnunet_fedmepd.deployment.flower.programs import connector, supernode
 from nnunet_fedmepd.deployment.kit import load_site_kit
 from nnunet_fedmepd.deployment.processes import Processes, Program
-from nnunet_fedmepd.deployment.starting import write_node_secret
+from nnunet_fedmepd.deployment.starting import write_engine_secret
 from tests.deployment import made_kits
 from tests.deployment.loopback import Loopback, sidecar, wait_until, write_foreign_app
 from tests.deployment.security_table import SecurityTable
@@ -56,6 +56,6 @@ def _node(site: Path, change: Callable[[Program], Program]) -> Iterator[Processe
     kit = load_site_kit(site)
     with sidecar(kit) as port:
         kit = dataclasses.replace(kit, sidecar_port=port)
-        write_node_secret(kit)
+        write_engine_secret(kit)
         with Processes([change(supernode(kit)), connector(kit)], kit.folder, print).running() as processes:
             yield processes

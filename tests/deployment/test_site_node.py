@@ -19,7 +19,7 @@ from nnunet_fedmepd.deployment.flower.programs import supernode
 from nnunet_fedmepd.deployment.flower.site_node import INTERVAL_SECONDS
 from nnunet_fedmepd.deployment.kit import load_site_kit
 from nnunet_fedmepd.deployment.processes import Processes, id_file
-from nnunet_fedmepd.deployment.starting import write_node_secret
+from nnunet_fedmepd.deployment.starting import write_engine_secret
 from tests.deployment import made_kits
 from tests.deployment.fault_table import FaultTable, repeated
 from tests.deployment.loopback import Loopback, sidecar, wait_until
@@ -40,7 +40,7 @@ def test_a_killed_node_is_known_to_be_gone_and_taken_again(
 
     with sidecar(kit) as port:
         kit = dataclasses.replace(kit, sidecar_port=port)
-        write_node_secret(kit)
+        write_engine_secret(kit)
         with Processes([supernode(kit)], kit.folder, print).running() as processes:
             assert wait_until(lambda: info().status == "online", SECONDS, processes.watch)
             assert info().heartbeat_interval == INTERVAL_SECONDS

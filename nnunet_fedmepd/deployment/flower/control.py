@@ -25,6 +25,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 
 from nnunet_fedmepd.deployment.certificates import node_key_pem
+from nnunet_fedmepd.deployment.flower.patience import may_pass
 from nnunet_fedmepd.deployment.kit import CoordinatorKit
 
 
@@ -79,11 +80,21 @@ class Control:
             ids[site] = known[pem] if pem in known else self._register(site, pem)
         return ids
 
-    def start(self, app: Path) -> int:
-        """Start a run of an app, and return its id."""
+    def start(self, app: Path) -> int | None:
+        """Start a run of an app in place of any that is there.
+
+        Returns:
+            Its id; None where the superlink does not answer: whether it started one then, nobody knows.
+        """
         content = build_fab_from_disk(app)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
-        return int(self._client.StartRun(StartRunRequest(fab=fab_to_proto(fab))).run_id)
+        try:
+            self.stop_all()
+            return int(self._client.StartRun(StartRunRequest(fab=fab_to_proto(fab))).run_id)
+        except httpx.HTTPError as error:
+            if not may_pass(error):
+                raise
+            return None
 
     def state(self, run_id: int) -> RunState | None:
         """Return how a run stands; None while the superlink does not answer."""

@@ -15,17 +15,22 @@ _Result = TypeVar("_Result")
 
 
 def patiently(call: Callable[[], _Result]) -> _Result:
-    """Return what a call returns, which is made again for a minute where the superlink cannot answer it.
+    """Return what a call returns, which is made again for a minute where the superlink does not or cannot answer it.
 
     Raises:
-        httpx.HTTPStatusError: it still cannot, or the call is wrong.
+        httpx.HTTPError: it still does not, or the call is wrong.
     """
     for pause in _PAUSES:
         try:
             return call()
-        except httpx.HTTPStatusError as error:
-            if not error.response.is_server_error:
+        except httpx.HTTPError as error:
+            if not may_pass(error):
                 raise
-            LOG.info("the superlink answers %d; asked again in %.0f s", error.response.status_code, pause)
+            LOG.info("the superlink: %s; asked again in %.0f s", str(error).partition("\n")[0], pause)
             time.sleep(pause)
     return call()
+
+
+def may_pass(error: httpx.HTTPError) -> bool:
+    """Return whether the superlink did not answer, or could not for reasons of its own."""
+    return not isinstance(error, httpx.HTTPStatusError) or error.response.is_server_error

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, CoordinatorKit, SiteKit
+from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, CoordinatorKit, Kit, SiteKit
 from nnunet_fedmepd.deployment.processes import Program, installed_program
 
 # For two of its intervals the engine takes a killed node for alive and refuses a second one; so often it is tried.
@@ -22,8 +22,19 @@ def superlink(kit: CoordinatorKit) -> Program:
         *(installed_program("flower-superlink"), "--host", "127.0.0.1", "--port", str(kit.superlink_port)),
         *("--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key", "--ssl-ca-certfile", "ca.crt"),
         *("--enable-supernode-auth", "--database", "flower.db", "--disable-runtime-dependency-installation"),
+        *_taking_tasks_with_secret(kit),
     ]
     return Program("superlink", command, _variables(kit.folder, kit.flwr_home), restart_seconds=5)
+
+
+def app_starter(kit: CoordinatorKit) -> Program:
+    """Return what starts the coordinator's app; were it the superlink's, nobody would start it again."""
+    command = [
+        *(sys.executable, "-m", "nnunet_fedmepd.deployment.flower.app_starter"),
+        *("--runtime-api-address", f"127.0.0.1:{kit.superlink_port}", "--root-certificates", "ca.crt"),
+        *("--superexec-auth-secret-file", str(kit.engine_secret.relative_to(kit.folder))),
+    ]
+    return Program("app_starter", command, _variables(kit.folder, kit.flwr_home))
 
 
 def supernode(kit: SiteKit) -> Program:
@@ -33,7 +44,7 @@ def supernode(kit: SiteKit) -> Program:
         *("--superlink", f"127.0.0.1:{kit.sidecar_port}"),
         *("--root-certificates", "client_ca.crt", "--auth-supernode-private-key", "supernode.key"),
         *("--host", "127.0.0.1", "--port", str(kit.supernode_port)),
-        *("--isolation", "process", "--superexec-auth-secret-file", str(kit.node_secret.relative_to(kit.folder))),
+        *_taking_tasks_with_secret(kit),
     ]
     return Program(
         "supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=_NODE_RESTART_SECONDS
@@ -43,8 +54,12 @@ def supernode(kit: SiteKit) -> Program:
 def connector(kit: SiteKit) -> Program:
     """Return what takes tasks from a site's node and hands them to the site's service."""
     module = "nnunet_fedmepd.deployment.flower.site_connector"
-    command = [sys.executable, "-m", module, str(kit.supernode_port), str(kit.spool_folder), str(kit.node_secret)]
+    command = [sys.executable, "-m", module, str(kit.supernode_port), str(kit.spool_folder), str(kit.engine_secret)]
     return Program("connector", command, _variables(kit.folder, kit.folder / "flwr"))
+
+
+def _taking_tasks_with_secret(kit: Kit) -> tuple[str, ...]:
+    return "--isolation", "process", "--superexec-auth-secret-file", str(kit.engine_secret.relative_to(kit.folder))
 
 
 def _variables(folder: Path, home: Path) -> dict[str, str]:

@@ -8,10 +8,12 @@ from typing import cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.heartbeat import make_task_heartbeat_fn_http
 from flwr.superlink.grid import HttpGrid
 
 from nnunet_fedmepd.deployment.coordinator_service import coordinate
 from nnunet_fedmepd.deployment.flower.grid_channel import GridChannel
+from nnunet_fedmepd.deployment.flower.heartbeats import PatientSender
 from nnunet_fedmepd.deployment.kit import KIT_VARIABLE, load_coordinator_kit
 from nnunet_fedmepd.runtime.orphans import end_with_parent
 
@@ -23,6 +25,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation of the kit that the superlink was started for."""
     # The engine asks it to end, but in vain while it sends to a superlink that is gone; and it holds the run's lock.
     end_with_parent()
+    # The engine's own sender ends for ever where the superlink cannot listen once, and a minute later so does this app.
+    PatientSender(make_task_heartbeat_fn_http(cast(HttpGrid, grid)._runtime_client)).start()
     kit = load_coordinator_kit(os.environ[KIT_VARIABLE])
     nodes = json.loads(kit.node_file.read_bytes())
     coordinate(kit, GridChannel(cast(HttpGrid, grid), nodes))

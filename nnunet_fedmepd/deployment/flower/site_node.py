@@ -5,27 +5,30 @@
 The engine takes a node for alive until two intervals have passed without a word, by default a minute. Until then nobody
 knows that a site is gone, and its node is refused when it is started again. The interval is the node's to choose, but
 Flower has no option for it. A piece of an answer, of 5 MB, must be through in 30 s, which it never is on a line of 1
-Mbit/s: it is sent again and again. And where a task ended without an answer, as when it was taken before its message
-was there, Flower's node would wait for the answer for ever, alive to everybody.
+Mbit/s: it is sent again and again. Where a task ended without an answer, as when it was taken before its message was
+there, Flower's node would wait for the answer for ever, alive to everybody. And where it gives up, as when the
+superlink answers 500 for its database is busy, its process stays, for one thread of it goes on: nobody would start it
+again.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 from flwr.common.constant import Status
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from flwr.supercore import heartbeat
-from flwr.supercore.heartbeat import HeartbeatFailure, HeartbeatSender
 from flwr.supercore.object_store import ObjectStore
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+
+from nnunet_fedmepd.deployment.flower.heartbeats import PatientSender
 
 LOG = logging.getLogger(__name__)
 INTERVAL_SECONDS = 15
@@ -48,18 +51,6 @@ class _PatientClient(FleetHttpClient):
             response_type=PushObjectResponse,
             timeout=_PIECE_SECONDS,
         )
-
-
-class _PatientSender(HeartbeatSender):
-    """Says it again where the engine could not listen: its database may be busy for seconds. Flower's own would end."""
-
-    def _heartbeat(self) -> None:
-        try:
-            super()._heartbeat()
-        except httpx.HTTPStatusError as error:
-            if not error.response.is_server_error:
-                raise
-            raise HeartbeatFailure from error
 
 
 class _Objects:
@@ -111,13 +102,17 @@ def _has_answer(state: InMemoryNodeState) -> bool:
 
 
 def main() -> None:
-    """Run the node."""
-    changes = {"HEARTBEAT_DEFAULT_INTERVAL": INTERVAL_SECONDS, "HeartbeatSender": _PatientSender}
+    """Run the node until it is told to end, or gives up; then it is to be started again."""
+    changes = {"HEARTBEAT_DEFAULT_INTERVAL": INTERVAL_SECONDS, "HeartbeatSender": PatientSender}
     for module in (heartbeat, fleet_http_connection):
         vars(module).update(changes)
     vars(fleet_http_connection).update({"FleetHttpClient": _PatientClient})
     vars(start_client_internal).update({"_push_messages": send_answers})
-    flower_supernode()
+    try:
+        flower_supernode()
+    except Exception:
+        LOG.exception("the node gives up")
+    os._exit(1)  # its server of tasks would go on
 
 
 if __name__ == "__main__":

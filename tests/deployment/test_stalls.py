@@ -1,0 +1,57 @@
+"""What stands still for a while, and comes back: a machine that is suspended, a database that is busy."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+
+import pytest
+
+pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'")
+
+from tests.deployment.fault_table import SAME, FaultTable, repeated
+from tests.deployment.real import RealDeployment
+from tests.deployment.undisturbed import undisturbed
+from tests.runtime.small_federation import alike, final_weights, small_federation
+
+pytestmark = [pytest.mark.deployment, repeated()]
+TRAINING = {"num_iterations_per_epoch": 8}
+SECONDS = 75  # the engine takes a node for gone after 30, an app after 60
+
+
+@contextmanager
+def busy_database(real):
+    """Keep the superlink from its database in the block: it answers 500 to everybody."""
+    with closing(sqlite3.connect(real.kit("coordinator") / "flower.db", isolation_level=None, timeout=60)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield
+        database.execute("ROLLBACK")
+
+
+def test_what_stands_still_for_a_while_goes_on_by_itself(datasets, tmp_path, request, repeat):
+    federation, table = small_federation(rounds=5, training=TRAINING), FaultTable.of(request.config)
+    expected = undisturbed(federation, datasets, tmp_path / "embedded")
+    with RealDeployment(tmp_path / "deployment", federation, datasets, plan=False) as real:
+        real.start()
+        real.wait(lambda: real.is_training("b", 2))
+        with busy_database(real):
+            time.sleep(SECONDS)
+        assert not real.lines(3)
+
+        real.wait(lambda: real.is_training("a", 3))
+        with real.standing_still("coordinator"):
+            time.sleep(SECONDS)
+
+        real.wait(lambda: real.is_training("a", 4))
+        with real.standing_still("a"):
+            time.sleep(SECONDS)
+            assert "a" not in real.lines(4)
+        real.wait(real.is_finished)
+    for site in ("lead", "a", "b"):
+        assert [real.trained(site, number) for number in range(1, 6)] == [1] * 5
+    assert not [line for line in real.run.journal() if "missed" in line or "refused" in line]
+    assert alike(expected, final_weights(federation))
+    table.add(f"the superlink's database busy for {SECONDS} s", f"recovers by itself; {SAME}")
+    for whose in ("coordinator's", "site's"):
+        table.add(f"the {whose} machine suspended for {SECONDS} s", f"goes on where it was; {SAME}")
