@@ -11,6 +11,7 @@ from nnunet_fedmepd.deployment.flower.programs import superlink
 from nnunet_fedmepd.deployment.kit import CoordinatorKit
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, id_file, nginx_program
 from nnunet_fedmepd.deployment.starting import (
+    prepare,
     wait_for_superlink,
     write_coordinator_configuration,
     write_engine_secret,
@@ -28,7 +29,7 @@ def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
         Whether the coordinator is up, on this machine.
 
     Raises:
-        ProcessError: the engine does not start, or the proxy refuses its configuration.
+        ProcessError: the engine is there but does not answer, does not start, or the proxy refuses its configuration.
     """
     write_coordinator_configuration(kit)
     keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
@@ -38,6 +39,7 @@ def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
             nodes.keep_only(keys)
             _reload_proxy(kit)
         elif (kit.folder / "flower.db").is_file():  # what it registered outlives it
+            prepare(kit.folder, {"superlink_port": kit.superlink_port})
             write_engine_secret(kit)
             with Processes([superlink(kit)], kit.folder, report).running() as processes:
                 wait_for_superlink(nodes, processes)

@@ -77,7 +77,7 @@ def site_programs(kit: SiteKit, service: Program) -> list[Program]:
         ProcessError: a port is taken.
     """
     write_site_configuration(kit)
-    _prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
+    prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
     write_engine_secret(kit)
     return [service, _nginx("sidecar"), supernode(kit), connector(kit)]
 
@@ -103,7 +103,7 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
     """
     write_coordinator_configuration(kit)
     _write_connection(kit)
-    _prepare(kit.folder, {"superlink_port": kit.superlink_port, "port": kit.port})
+    prepare(kit.folder, {"superlink_port": kit.superlink_port, "port": kit.port})
     write_engine_secret(kit)
     keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
     with Processes([superlink(kit), app_starter(kit)], kit.folder, report).running() as processes:
@@ -161,8 +161,12 @@ def wait_for_superlink(control: Control, processes: Processes) -> None:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _prepare(folder: Path, ports: Mapping[str, int]) -> None:
-    """Make the folders of logs and of short-lived files, and see that the ports are free."""
+def prepare(folder: Path, ports: Mapping[str, int]) -> None:
+    """Make a kit's folders of logs and of short-lived files, and see that its ports are free.
+
+    Raises:
+        ProcessError: a port is taken.
+    """
     for name in ("logs", "tmp"):
         (folder / name).mkdir(mode=0o700, exist_ok=True)
     for name, port in ports.items():

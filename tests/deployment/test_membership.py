@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -196,3 +198,21 @@ def test_a_revoked_site_is_in_no_list_and_is_told_of(kits: Path, capsys: pytest.
 def test_a_site_that_nobody_knows_is_not_revoked(kits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["deploy", "revoke", str(kits / "coordinator"), "village"]) == EXIT_ERROR
     assert "no site 'village'; expected one of university, county" in capsys.readouterr().err
+
+
+def test_the_secret_of_an_engine_that_is_up_but_too_busy_to_answer_is_not_replaced(
+    kits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = made_kits.coordinator_kit(kits)
+    kit.engine_secret.parent.mkdir()
+    kit.engine_secret.write_bytes(b"known to the engine that is up")
+    (kit.folder / "flower.db").touch()
+    with socket.create_server(("127.0.0.1", kit.superlink_port)) as engine:
+
+        def hang_up() -> None:
+            engine.accept()[0].close()
+
+        Thread(target=hang_up, daemon=True).start()
+        assert main(["deploy", "revoke", str(kit.folder), "county"]) == EXIT_ERROR
+    assert f"Port {kit.superlink_port} (superlink_port" in capsys.readouterr().err
+    assert kit.engine_secret.read_bytes() == b"known to the engine that is up"

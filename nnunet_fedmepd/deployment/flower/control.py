@@ -57,10 +57,12 @@ class Control:
         self._client.close()
 
     def is_ready(self) -> bool:
-        """Return whether the superlink answers."""
+        """Return whether the superlink answers, and can."""
         try:
             self.nodes()
-        except httpx.TransportError:
+        except httpx.HTTPError as error:
+            if not may_pass(error):
+                raise
             return False
         return True
 
