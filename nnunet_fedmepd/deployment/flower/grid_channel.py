@@ -31,7 +31,7 @@ from nnunet_fedmepd.deployment.flower.payload import PayloadError, from_objects,
 
 LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-# A site whose process is started again, or whose network comes back, keeps its turn.
+# A site whose process is started again, or whose network or machine comes back, keeps its turn.
 GRACE_SECONDS = 90.0
 # A site that is there and of which no piece comes for so long has broken off; Flower itself would wait for 3 minutes.
 STALLED_SECONDS = 120.0
@@ -69,22 +69,28 @@ class GridChannel:
     def __init__(self, grid: HttpGrid, nodes: Mapping[str, int], grace_seconds: float = GRACE_SECONDS) -> None:
         self.grid, self.nodes, self.grace_seconds = grid, nodes, grace_seconds
         self._idleness = Idleness(grid)
+        self._away: set[str] = set()  # were waited for in vain the last time, and are not waited for again
 
     def exchange(
         self, requests: Mapping[str, Callable[[], bytes]], limit_bytes: int, seconds: float
     ) -> Iterator[tuple[str, bytes | NoAnswer]]:
         until = time.monotonic() + seconds
         asked = {site: _Asked(make) for site, make in requests.items()}
-        connected = set(patiently(self.grid.get_node_ids))
+        connected, reason = set(patiently(self.grid.get_node_ids)), "its node is not connected"
         for site in [site for site in asked if self.nodes[site] not in connected]:
-            del asked[site]
-            yield site, NoAnswer("its node is not connected")
+            if site in self._away:
+                del asked[site]
+                yield site, NoAnswer(reason)
+            else:
+                self._lose(site, asked[site], reason)
         while asked and time.monotonic() < until:
             self._send(asked, seconds)
             for site, answer in self._answers(asked, limit_bytes):
                 if self._is_lost(site, asked[site], answer):
                     continue
                 del asked[site]
+                answered = isinstance(answer, bytes) or answer.refused
+                self._away = self._away - {site} if answered else self._away | {site}
                 yield site, answer
             time.sleep(POLL_SECONDS)
         for site, own in asked.items():
@@ -110,10 +116,13 @@ class GridChannel:
         if isinstance(answer, bytes) or answer.refused:
             return False
         if own.message and (own.lost_since is None or time.monotonic() - own.asked_at > self.grace_seconds):
-            own.lost_since = time.monotonic()
-            LOG.warning("site %s: %s; it keeps its turn for %.0f s", site, answer.reason, self.grace_seconds)
+            self._lose(site, own, answer.reason)
         own.message, own.reason = "", answer.reason
         return own.lost_since is not None and time.monotonic() - own.lost_since < self.grace_seconds
+
+    def _lose(self, site: str, own: _Asked, reason: str) -> None:
+        own.lost_since, own.reason = time.monotonic(), reason
+        LOG.warning("site %s: %s; it keeps its turn for %.0f s", site, reason, self.grace_seconds)
 
     def _answers(self, asked: Mapping[str, _Asked], limit_bytes: int) -> Iterator[tuple[str, bytes | NoAnswer]]:
         """Yield what has come, one after the other: only one answer is in memory."""
