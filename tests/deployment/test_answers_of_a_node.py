@@ -1,4 +1,4 @@
-"""A site's node does not wait for an answer that cannot come, where Flower's own loop would for ever."""
+"""A site's node keeps no message whose answer cannot come, where Flower's own loop would wait for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from flwr.common.constant import SubStatus
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStore, ObjectStoreFactory
+from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from nnunet_fedmepd.deployment.flower.payload import to_content
-from nnunet_fedmepd.deployment.flower.site_node import send_answers
+from nnunet_fedmepd.deployment.flower.site_node import fetch_message, send_answers
 
 RUN, NODE = 1, 2
 
@@ -106,3 +107,29 @@ def test_the_next_message_is_not_taken_for_the_forgotten_one(node: Node) -> None
     node.keep(following, complete=True)
     taken = node.state.get_messages_legacy(run_ids=[RUN], is_reply=False, limit=1)
     assert [own.metadata.message_id for own in taken] == [following.metadata.message_id]
+
+
+def test_a_message_whose_run_ends_while_it_is_fetched_is_not_waited_for(node: Node) -> None:
+    node.finish(SubStatus.FAILED)
+    node.sending.join(60)
+    node.state.store_run(Run.create_empty(RUN))
+    following = message(Message(to_content(b"following"), NODE, "train"))
+    following.metadata.__dict__["_run_id"] = RUN
+
+    def pull(run: int, name: str) -> bytes:
+        raise RunNotRunningException
+
+    fetched = fetch_message(
+        node.state,
+        node.store,
+        node_config={},
+        receive=lambda: (following, get_object_tree(following)),
+        get_run=None,
+        get_fab=None,
+        pull_object=pull,
+        confirm_message_received=None,
+        trusted_entities=None,
+    )
+    assert fetched is None
+    assert not node.state.msg_store
+    assert all(node.store.get(name) is None for name in get_all_nested_objects(following))

@@ -6,9 +6,10 @@ The engine takes a node for alive until two intervals have passed without a word
 knows that a site is gone, and its node is refused when it is started again. The interval is the node's to choose, but
 Flower has no option for it. A piece of an answer, of 5 MB, must be through in 30 s, which it never is on a line of 1
 Mbit/s: it is sent again and again. Where a task ended without an answer, as when it was taken before its message was
-there, Flower's node would wait for the answer for ever, alive to everybody. And where it gives up, as when the
-superlink answers 500 for its database is busy, its process stays, for one thread of it goes on: nobody would start it
-again.
+there, Flower's node would wait for the answer for ever, alive to everybody. Where a run ends while its message is being
+fetched, the message stays, and whoever took its task waits for the rest of it for an hour. And where the node gives
+up, as when the superlink answers 500 for its database is busy, its process stays, for one thread of it goes on: nobody
+would start it again.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ INTERVAL_SECONDS = 15
 _PIECE_SECONDS = 120.0  # two pieces at a time
 _POLL_SECONDS = 0.5
 _UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
+_fetch_message: Callable[..., int | None] = start_client_internal._pull_and_store_message
 _send_answers: Callable[..., None] = start_client_internal._push_messages
 
 
@@ -73,6 +75,20 @@ class _Objects:
         return content
 
 
+def fetch_message(state: InMemoryNodeState, object_store: ObjectStore, **calls: Any) -> int | None:
+    """Fetch a message, and return the id of its run; None where there is none, or it could not be fetched.
+
+    Args:
+        state: of the node.
+        object_store: what messages consist of.
+        calls: of the engine, as Flower's own function takes them.
+    """
+    run = _fetch_message(state=state, object_store=object_store, **calls)
+    if run is None:
+        _forget_messages(state, object_store)  # whoever waits for one is told that it is not there
+    return run
+
+
 def send_answers(state: InMemoryNodeState, object_store: ObjectStore, **calls: Any) -> None:
     """Send the answer to the message that is in work when it comes; forget a message that will not have any.
 
@@ -84,12 +100,16 @@ def send_answers(state: InMemoryNodeState, object_store: ObjectStore, **calls: A
     while not _has_answer(state):
         if not _is_in_work(state) and not _has_answer(state):
             LOG.warning("A task ended without an answer; its message is forgotten.")
-            for message in list(state.msg_store):
-                state.delete_messages(message_ids=[message])
-                object_store.delete(message)
+            _forget_messages(state, object_store)
             return
         time.sleep(_POLL_SECONDS)
     _send_answers(state=state, object_store=_Objects(state, object_store), **calls)
+
+
+def _forget_messages(state: InMemoryNodeState, object_store: ObjectStore) -> None:
+    for message in list(state.msg_store):
+        state.delete_messages(message_ids=[message])
+        object_store.delete(message)
 
 
 def _is_in_work(state: InMemoryNodeState) -> bool:
@@ -107,7 +127,7 @@ def main() -> None:
     for module in (heartbeat, fleet_http_connection):
         vars(module).update(changes)
     vars(fleet_http_connection).update({"FleetHttpClient": _PatientClient})
-    vars(start_client_internal).update({"_push_messages": send_answers})
+    vars(start_client_internal).update({"_pull_and_store_message": fetch_message, "_push_messages": send_answers})
     try:
         flower_supernode()
     except Exception:
