@@ -39,7 +39,7 @@ final_validation = false
 CHANNELS = {"university": BRATS, "county": ("T2", "FLAIR")}
 DATASETS = {"university": "Dataset500_Neuro", "county": "Dataset042_Own"}
 PATIENTS = {"university": ("miller1961", "moreau1950"), "county": ("schmidt1948", "rossi1955", "novak1971")}
-N_PROCESSES = 2 + 4 * len(CHANNELS)
+N_PROCESSES = 3 + 4 * len(CHANNELS)
 SECONDS = 1200  # that a busy machine has
 
 
