@@ -90,8 +90,8 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it runs, as somebody else
-        return True
+    except PermissionError:
+        pass  # it runs, as somebody else
     return True
 
 

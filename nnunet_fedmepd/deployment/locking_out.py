@@ -10,12 +10,7 @@ from nnunet_fedmepd.deployment.flower.node_list import NodeList
 from nnunet_fedmepd.deployment.flower.programs import superlink
 from nnunet_fedmepd.deployment.kit import CoordinatorKit
 from nnunet_fedmepd.deployment.processes import ProcessError, Processes, id_file, nginx_program
-from nnunet_fedmepd.deployment.starting import (
-    prepare,
-    wait_for_superlink,
-    write_coordinator_configuration,
-    write_engine_secret,
-)
+from nnunet_fedmepd.deployment.starting import prepare, wait_for_superlink, write_coordinator_configuration
 
 
 def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
@@ -39,8 +34,7 @@ def lock_out(kit: CoordinatorKit, report: Callable[[str], None]) -> bool:
             nodes.keep_only(keys)
             _reload_proxy(kit)
         elif (kit.folder / "flower.db").is_file():  # what it registered outlives it
-            prepare(kit.folder, {"superlink_port": kit.superlink_port})
-            write_engine_secret(kit)
+            prepare(kit, {"superlink_port": kit.superlink_port})
             with Processes([superlink(kit)], kit.folder, report).running() as processes:
                 wait_for_superlink(nodes, processes)
                 nodes.keep_only(keys)

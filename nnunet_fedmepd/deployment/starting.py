@@ -77,8 +77,7 @@ def site_programs(kit: SiteKit, service: Program) -> list[Program]:
         ProcessError: a port is taken.
     """
     write_site_configuration(kit)
-    prepare(kit.folder, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
-    write_engine_secret(kit)
+    prepare(kit, {"sidecar_port": kit.sidecar_port, "supernode_port": kit.supernode_port})
     return [service, _nginx("sidecar"), supernode(kit), connector(kit)]
 
 
@@ -103,8 +102,7 @@ def bring_up_coordinator(kit: CoordinatorKit, app: Path, report: Report) -> None
     """
     write_coordinator_configuration(kit)
     _write_connection(kit)
-    prepare(kit.folder, {"superlink_port": kit.superlink_port, "port": kit.port})
-    write_engine_secret(kit)
+    prepare(kit, {"superlink_port": kit.superlink_port, "port": kit.port})
     keys = {site.name: kit.node_key(site.name).read_bytes() for site in kit.federation.site}
     with Processes([superlink(kit), app_starter(kit)], kit.folder, report).running() as processes:
         control = Control(kit)
@@ -161,14 +159,18 @@ def wait_for_superlink(control: Control, processes: Processes) -> None:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def prepare(folder: Path, ports: Mapping[str, int]) -> None:
-    """Make a kit's folders of logs and of short-lived files, and see that its ports are free.
+def prepare(kit: Kit, ports: Mapping[str, int]) -> None:
+    """See that a kit's ports are free, and make its folders of logs and of short-lived files, and its engine's secret.
+
+    Args:
+        kit: that is about to be brought up.
+        ports: key in its kit.toml -> port.
 
     Raises:
         ProcessError: a port is taken.
     """
     for name in ("logs", "tmp"):
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        (kit.folder / name).mkdir(mode=0o700, exist_ok=True)
     for name, port in ports.items():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -176,9 +178,10 @@ def prepare(folder: Path, ports: Mapping[str, int]) -> None:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
                 raise ProcessError(
-                    f"Port {port} ({name} in {folder / 'kit.toml'}) cannot be used: {error.strerror}. Is this kit up "
-                    "already? Else name another port there."
+                    f"Port {port} ({name} in {kit.folder / 'kit.toml'}) cannot be used: {error.strerror}. Is this kit "
+                    "up already? Else name another port there."
                 ) from None
+    write_engine_secret(kit)  # not before: what holds the ports may be this kit's own engine, which knows the old one
 
 
 def _write_connection(kit: CoordinatorKit) -> None:

@@ -1,8 +1,9 @@
-"""What Dice would be if a predicted region smaller than some millilitres counted as none, as BraTS entries often do.
+"""What Dice would be if a predicted region smaller than some millilitres counted as none.
 
     python -m tests.benchmarks.small_regions OUT/comparison.csv --lead SITE [--millilitres 0.3]
 
-Where the reference has no such region, a single predicted voxel makes Dice 0 and none makes it 1.
+Where the reference has no such region, a single predicted voxel makes Dice 0 and none makes it 1. nnU-Net's own entry
+to BraTS 2020 drops small enhancing tumours for that reason (Isensee et al., nnU-Net for Brain Tumor Segmentation, 2021).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from tests.runtime.small_federation import alike, final_weights, small_federatio
 
 pytestmark = [pytest.mark.deployment, repeated()]
 TRAINING = {"num_iterations_per_epoch": 8}
-SHORT_SECONDS = 20  # less than a site keeps its turn
+SHORT_SECONDS = 20  # less than a site keeps its turn, and than it takes for an app to be taken for gone
 SECONDS = 75  # the engine takes a node for gone after 30, an app after 60
 
 
@@ -37,26 +37,32 @@ def test_what_stands_still_for_a_while_goes_on_by_itself(datasets, tmp_path, req
         real.start()
         real.wait(lambda: real.is_training("b", 2))
         with busy_database(real):
-            time.sleep(SECONDS)
-        assert not real.lines(3)
+            time.sleep(SHORT_SECONDS)
 
         real.wait(lambda: real.is_training("a", 3))
-        with real.standing_still("coordinator"):
-            time.sleep(SECONDS)
-
-        real.wait(lambda: real.is_training("a", 4))
         with real.standing_still("lead"):
             with real.standing_still("a"):
                 time.sleep(SECONDS)
-                assert "a" not in real.lines(4)
-            real.wait(lambda: "a" in real.lines(4))
+                assert "a" not in real.lines(3)
+            real.wait(lambda: "a" in real.lines(3))
             time.sleep(SHORT_SECONDS)  # it would be the lead's turn
-            assert "lead" not in real.lines(4)
+            assert "lead" not in real.lines(3)
+        real.wait(lambda: real.is_training("b", 4))
+        assert "app ended" not in real.printed()["coordinator"]
+
+        with busy_database(real):
+            time.sleep(SECONDS)
+        assert not real.lines(5)
+
+        real.wait(lambda: real.is_training("a", 5))
+        with real.standing_still("coordinator"):
+            time.sleep(SECONDS)
         real.wait(real.is_finished)
     for site in ("lead", "a", "b"):
         assert [real.trained(site, number) for number in range(1, 6)] == [1] * 5
     assert not [line for line in real.run.journal() if "missed" in line or "refused" in line]
     assert alike(expected, final_weights(federation))
+    table.add(f"the superlink's database busy for {SHORT_SECONDS} s", f"the coordinator's app goes on; {SAME}")
     table.add(f"the superlink's database busy for {SECONDS} s", f"recovers by itself; {SAME}")
     for whose in ("the coordinator's machine", "a site's machine in its turn, another's before it,"):
         table.add(f"{whose} suspended for {SECONDS} s or more", f"goes on where it was; {SAME}")

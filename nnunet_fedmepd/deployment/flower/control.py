@@ -57,7 +57,7 @@ class Control:
         self._client.close()
 
     def is_ready(self) -> bool:
-        """Return whether the superlink answers, and can."""
+        """Return whether the superlink does what it is asked."""
         try:
             self.nodes()
         except httpx.HTTPError as error:

@@ -89,8 +89,10 @@ class GridChannel:
                 if self._is_lost(site, asked[site], answer):
                     continue
                 del asked[site]
-                answered = isinstance(answer, bytes) or answer.refused
-                self._away = self._away - {site} if answered else self._away | {site}
+                if isinstance(answer, bytes) or answer.refused:
+                    self._away.discard(site)
+                else:
+                    self._away.add(site)
                 yield site, answer
             time.sleep(POLL_SECONDS)
         for site, own in asked.items():

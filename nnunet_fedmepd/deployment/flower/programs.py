@@ -22,7 +22,7 @@ def superlink(kit: CoordinatorKit) -> Program:
         *(installed_program("flower-superlink"), "--host", "127.0.0.1", "--port", str(kit.superlink_port)),
         *("--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key", "--ssl-ca-certfile", "ca.crt"),
         *("--enable-supernode-auth", "--database", "flower.db", "--disable-runtime-dependency-installation"),
-        *_taking_tasks_with_secret(kit),
+        *("--isolation", "process", *_secret(kit)),
     ]
     return Program("superlink", command, _variables(kit.folder, kit.flwr_home), restart_seconds=5)
 
@@ -32,7 +32,7 @@ def app_starter(kit: CoordinatorKit) -> Program:
     command = [
         *(sys.executable, "-m", "nnunet_fedmepd.deployment.flower.app_starter"),
         *("--runtime-api-address", f"127.0.0.1:{kit.superlink_port}", "--root-certificates", "ca.crt"),
-        *("--superexec-auth-secret-file", str(kit.engine_secret.relative_to(kit.folder))),
+        *_secret(kit),
     ]
     return Program("app_starter", command, _variables(kit.folder, kit.flwr_home))
 
@@ -44,7 +44,7 @@ def supernode(kit: SiteKit) -> Program:
         *("--superlink", f"127.0.0.1:{kit.sidecar_port}"),
         *("--root-certificates", "client_ca.crt", "--auth-supernode-private-key", "supernode.key"),
         *("--host", "127.0.0.1", "--port", str(kit.supernode_port)),
-        *_taking_tasks_with_secret(kit),
+        *("--isolation", "process", *_secret(kit)),
     ]
     return Program(
         "supernode", command, _variables(kit.folder, kit.folder / "flwr"), restart_seconds=_NODE_RESTART_SECONDS
@@ -58,8 +58,8 @@ def connector(kit: SiteKit) -> Program:
     return Program("connector", command, _variables(kit.folder, kit.folder / "flwr"))
 
 
-def _taking_tasks_with_secret(kit: Kit) -> tuple[str, ...]:
-    return "--isolation", "process", "--superexec-auth-secret-file", str(kit.engine_secret.relative_to(kit.folder))
+def _secret(kit: Kit) -> tuple[str, str]:
+    return "--superexec-auth-secret-file", str(kit.engine_secret.relative_to(kit.folder))
 
 
 def _variables(folder: Path, home: Path) -> dict[str, str]:

@@ -25,8 +25,12 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation of the kit that the superlink was started for."""
     # The engine asks it to end, but in vain while it sends to a superlink that is gone; and it holds the run's lock.
     end_with_parent()
-    # The engine's own sender ends for ever where the superlink cannot listen once, and a minute later so does this app.
-    PatientSender(make_task_heartbeat_fn_http(cast(HttpGrid, grid)._runtime_client)).start()
-    kit = load_coordinator_kit(os.environ[KIT_VARIABLE])
+    kit, own_grid = load_coordinator_kit(os.environ[KIT_VARIABLE]), cast(HttpGrid, grid)
     nodes = json.loads(kit.node_file.read_bytes())
-    coordinate(kit, GridChannel(cast(HttpGrid, grid), nodes))
+    # The engine's own sender ends for ever where the superlink cannot listen once, and a minute later so does this app.
+    heartbeats = PatientSender(make_task_heartbeat_fn_http(own_grid._runtime_client))
+    heartbeats.start()
+    try:
+        coordinate(kit, GridChannel(own_grid, nodes))
+    finally:
+        heartbeats.stop()  # from here on the task may be done, and a heartbeat of such a one ends the process
