@@ -3,7 +3,7 @@
     python -m tests.benchmarks.small_regions OUT/comparison.csv --lead SITE [--millilitres 0.3]
 
 Where the reference has no such region, a single predicted voxel makes Dice 0 and none makes it 1. nnU-Net's own entry
-to BraTS 2020 drops small enhancing tumours for that reason (Isensee et al., nnU-Net for Brain Tumor Segmentation, 2021).
+to BraTS 2020 drops small enhancing tumours for that reason (Isensee et al., nnU-Net for Brain Tumor Segmentation).
 """
 
 from __future__ import annotations
