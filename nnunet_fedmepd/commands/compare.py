@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="sites that train at the same time, instead of the file's number")
     parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
     parser.add_argument("--mirroring", action="store_true", help="predict mirrored images, too: up to 8 times slower")
+    parser.add_argument(
+        "--drop-small", action="store_true", help="count regions below a limit, chosen on validation cases, as none"
+    )
     parser.add_argument("--show", action="store_true", help="train nothing: show what has ended so far")
 
 
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_fedmepd.evaluation.comparison_views import comparison_table, draw_comparison
     from nnunet_fedmepd.evaluation.convergence import converge
     from nnunet_fedmepd.evaluation.convergence_table import convergence_table
-    from nnunet_fedmepd.runtime.comparing import Comparison
+    from nnunet_fedmepd.runtime.comparing import Comparison, Scoring
     from nnunet_fedmepd.runtime.evaluating import Predicting
     from nnunet_fedmepd.runtime.workers import default_device
 
@@ -51,23 +54,25 @@ def run(args: argparse.Namespace) -> int:
     if args.fold is not None:
         file = federation.model_dump()
         federation = parse_federation({**file, "run": {**file["run"], "fold": args.fold}}, "--fold")
+    if args.drop_small and federation.run.fold == "all":
+        raise ConfigurationError("--drop-small chooses its limits on validation cases: give a fold, such as --fold 0.")
     methods, out = parse_methods(args.methods, federation), args.out.resolve()
     baseline = _baseline(args.baseline, [method.name for method in methods])
     device = next(iter(federation.run.devices), default_device())
-    comparison = Comparison(
-        methods, _seeds(args.seeds), out, Predicting(device, args.mirroring), args.pooled_factor, console
-    )
+    scoring = Scoring(Predicting(device, args.mirroring), args.drop_small)
+    comparison = Comparison(methods, _seeds(args.seeds), out, scoring, args.pooled_factor, console)
     if federation.run.fold == "all":
         console.print("No validation cases (run.fold is 'all'): methods are compared at the end of training only.")
     rows = comparison.collect() if args.show else comparison.run()
     if not rows:
         raise ConfigurationError(f"Nothing has ended in {out} yet; start the command without --show.")
     results = compare(rows, baseline, [site.name for site in federation.leads])
+    remark = ", small regions dropped" if args.drop_small else ""
     for checkpoint in comparison.checkpoints:
-        console.print(comparison_table(results, checkpoint, baseline))
+        console.print(comparison_table(results, checkpoint, baseline, remark))
     if federation.run.fold != "all":  # with it, validation patches come from training cases
         console.print(convergence_table(converge(comparison.curves(), baseline), baseline))
-    figure = draw_comparison(results, out / "comparison.png")
+    figure = draw_comparison(results, comparison.table.with_suffix(".png"), remark)
     console.print(f"every score: {comparison.table}\nfigure: {figure}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,17 +26,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subsets", action="store_true", help="also the lead's model, shown every subset of modalities"
     )
+    parser.add_argument(
+        "--drop-small", action="store_true", help="count regions below a limit, chosen on validation cases, as none"
+    )
     parser.add_argument("--mirroring", action="store_true", help="average over mirrored images: up to 8 times slower")
     parser.add_argument("--device", help="such as cuda:0 or cpu (the first GPU, else the CPU)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict and score what is not scored yet, and print the tables."""
+    from nnunet_fedmepd.runtime.dropping import evaluate_without_small
     from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites, evaluate_subsets
     from nnunet_fedmepd.runtime.finished_run import open_finished_run
     from nnunet_fedmepd.runtime.workers import default_device
 
     console = Console(soft_wrap=True, highlight=False)
+    if args.drop_small and args.split == "val":
+        raise ConfigurationError(
+            "--drop-small chooses its limits on validation cases, which are no measure of them. Leave out --split val."
+        )
     finished = open_finished_run(args.run)
     targets = finished.site_models(args.checkpoint, args.split)
     leads = [target for target in targets if finished.federation.site_named(target.site).lead]
@@ -50,16 +59,21 @@ def run(args: argparse.Namespace) -> int:
     _tell_what_is_left_out(targets, console)
     folder = EvaluationFolder(args.run, args.checkpoint, args.split)
     predicting = Predicting(args.device or default_device(), args.mirroring)
-    scores = evaluate_sites(targets, folder, predicting, console)
+    if args.drop_small:
+        validation = finished.site_models(args.checkpoint, "val")
+        scores = evaluate_without_small(targets, validation, folder, predicting, console)
+    else:
+        scores = evaluate_sites(targets, folder, predicting, console)
     name, cases = finished.federation.name, {"test": "test", "val": "validation"}[args.split]
-    title = f"{name}: {args.checkpoint} checkpoint, {cases} cases, mean ± SD over cases"
+    what = ", small regions dropped" if args.drop_small else ""
+    title = f"{name}: {args.checkpoint} checkpoint, {cases} cases{what}, mean ± SD over cases"
     console.print(site_table(scores, title, [lead.site for lead in leads]))
     if args.subsets:
         shown = evaluate_subsets(leads, folder, predicting, console)
         who = ", ".join(lead.site for lead in leads)
         title = f"{name}: Dice of {who} with the modalities marked ●, mean over cases"
         console.print(subset_table(shown, finished.federation.modalities, title))
-    console.print(f"Scores per case: {folder.path}")
+    console.print(f"Scores per case: {replace(folder, large_only=args.drop_small).path}")
     return 0
 
 

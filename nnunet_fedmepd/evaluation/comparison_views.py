@@ -23,12 +23,19 @@ _MARKERS = "osD^vPX<>"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 
 
-def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str) -> Table:
-    """Return site x method: mean Dice with its 95 % interval, gain over the baseline with its p value, and steps."""
+def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str, remark: str = "") -> Table:
+    """Return site x method: mean Dice with its 95 % interval, gain over the baseline with its p value, and steps.
+
+    Args:
+        results: of all checkpoints.
+        checkpoint: what is shown.
+        baseline: method that the others are tested against.
+        remark: added to the title.
+    """
     shown = [result for result in results if result.checkpoint == checkpoint]
     seeds = max(result.n_seeds for result in shown)
     table = Table(
-        title=STAGES[checkpoint],
+        title=STAGES[checkpoint] + remark,
         caption=f"Mean over regions and cases [95 % bootstrap interval over cases]; {seeds} seed{'s' * (seeds > 1)}, "
         f"averaged within a case. gain: over {baseline}; p: Wilcoxon over cases, Holm. The mean leaves leads out.",
         box=SIMPLE_HEAD,
@@ -45,15 +52,18 @@ def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str) 
     return table
 
 
-def draw_comparison(results: Sequence[Result], file: Path) -> Path:
-    """Draw every method's Dice with its interval, site by site, a panel per checkpoint, into a PNG."""
+def draw_comparison(results: Sequence[Result], file: Path, remark: str = "") -> Path:
+    """Draw every method's Dice with its interval, site by site, a panel per checkpoint, into a PNG.
+
+    The remark is added to the panels' titles.
+    """
     import matplotlib.style
 
     with matplotlib.style.context("default"):  # nnU-Net's progress plots change the style of the whole process
-        return _draw(results, file)
+        return _draw(results, file, remark)
 
 
-def _draw(results: Sequence[Result], file: Path) -> Path:
+def _draw(results: Sequence[Result], file: Path, remark: str) -> Path:
     from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
 
     checkpoints = list(dict.fromkeys(result.checkpoint for result in results))
@@ -64,7 +74,7 @@ def _draw(results: Sequence[Result], file: Path) -> Path:
     methods = list(dict.fromkeys(result.method for result in results))
     for panel, checkpoint in zip(panels, checkpoints, strict=True):
         _draw_checkpoint(panel, [r for r in results if r.checkpoint == checkpoint], sites, methods)
-        panel.set_title(STAGES[checkpoint], fontsize=10)
+        panel.set_title(STAGES[checkpoint] + remark, fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(methods)), frameon=False)
     save_png(figure, file)

@@ -4,7 +4,10 @@ RUN/evaluation/CHECKPOINT/cases.csv             every site's model on its own he
 RUN/evaluation/CHECKPOINT/subsets.csv           the lead's model on every subset of its modalities
 RUN/evaluation/CHECKPOINT/predictions/SITE/     label maps, one a case of cases.csv, named as nnU-Net names them
 
-CHECKPOINT is `final` or `best`, and `final_val` or `best_val` where validation cases are scored instead of test cases.
+CHECKPOINT is `final` or `best`; `final_val` or `best_val` where validation cases are scored instead of test cases; and
+`final_large` or `best_large` where small regions are dropped from the predictions of test cases (see `small_regions`).
+
+RUN/evaluation/CHECKPOINT_val/small_regions.json    what counts as small, chosen on these cases
 """
 
 from __future__ import annotations
@@ -64,16 +67,24 @@ class EvaluationFolder:
         run: the run's folder.
         checkpoint: `final` or `best`.
         split: `test` or `val`.
+        large_only: small regions are dropped from the predictions.
     """
 
     run: Path
     checkpoint: str = "final"
     split: str = "test"
+    large_only: bool = False
 
     @property
     def path(self) -> Path:
         """The folder itself."""
-        return self.run / "evaluation" / (self.checkpoint + ("" if self.split == "test" else f"_{self.split}"))
+        split, large = "_val" if self.split == "val" else "", "_large" if self.large_only else ""
+        return self.run / "evaluation" / (self.checkpoint + split + large)
+
+    @property
+    def limits(self) -> Path:
+        """What counts as a small region of this checkpoint's predictions."""
+        return replace(self, split="val", large_only=False).path / "small_regions.json"
 
     @property
     def cases(self) -> Path:

@@ -37,9 +37,13 @@ class TrainedModel:
         """The checkpoint's file."""
         return self.folder / f"checkpoint_{self.checkpoint}.pth"
 
+    def plans(self) -> dict[str, Any]:
+        """Return the plans that it was trained by."""
+        return json.loads(self._plans_file.read_text("utf-8"))
+
     def digest(self) -> str:
         """Return a SHA-256 of the plans and the weights; a file with the same weights may have other bytes."""
-        digest = hashlib.sha256((self.folder.parent / "plans.json").read_bytes())
+        digest = hashlib.sha256(self._plans_file.read_bytes())
         for name, tensor in sorted(self._content()["network_weights"].items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
             digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -47,11 +51,12 @@ class TrainedModel:
 
     def steps(self) -> int:
         """Return after how many training steps it was saved."""
-        plans = json.loads((self.folder.parent / "plans.json").read_text())
-        return (
-            int(self._content()["current_epoch"])
-            * TrainingSettings.from_plans(plans, environment={}).num_iterations_per_epoch
-        )
+        settings = TrainingSettings.from_plans(self.plans(), environment={})
+        return int(self._content()["current_epoch"]) * settings.num_iterations_per_epoch
+
+    @property
+    def _plans_file(self) -> Path:
+        return self.folder.parent / "plans.json"
 
     def _content(self) -> dict[str, Any]:
         return torch.load(self.file, map_location="cpu", weights_only=False)
@@ -122,15 +127,3 @@ class CasePredictor:
         return convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, self._plans, self._configuration, self._nnunet.label_manager, case.properties
         )
-
-    def write(self, labels: np.ndarray, case: PreparedCase, file: Path) -> None:
-        """Write a predicted label map as nnU-Net does, atomically."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"partial.{file.name}")  # the ending tells the writer the format
-        self._files.write_seg(labels, str(partial), case.properties)
-        partial.replace(file)
-
-    def read_labels(self, file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-        """Return a label map (X, Y, Z) and its spacing in mm."""
-        labels, properties = self._files.read_seg(str(file))
-        return labels[0].astype(np.int64), tuple(float(step) for step in properties["spacing"])

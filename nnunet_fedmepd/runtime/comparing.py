@@ -4,12 +4,13 @@ OUT/METHOD/seed_SEED/run/               as of `fedmepd run`, with the evaluation
 OUT/METHOD/seed_SEED/nnUNet_results/    its models
 OUT/pooled_data/                        preprocessed datasets of several sites together
 OUT/comparison.csv                      every score so far
+OUT/comparison_large.csv                the same without small regions
 OUT/curves.csv                          pseudo Dice on validation patches, round by round
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,17 @@ from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
 from nnunet_fedmepd.evaluation.convergence import CurvePoint, write_curves
-from nnunet_fedmepd.evaluation.tables import EvaluationFolder
+from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder
 from nnunet_fedmepd.nnunet_plugin.environment import environment
-from nnunet_fedmepd.runtime.evaluating import BusyError, Predicting, evaluate_sites
+from nnunet_fedmepd.nnunet_plugin.prediction import TrainedModel
+from nnunet_fedmepd.runtime.dropping import evaluate_without_small
+from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites
 from nnunet_fedmepd.runtime.finished_run import SiteModel, find_held_out, open_finished_run
 from nnunet_fedmepd.runtime.pooling import PooledFederation, pool_sites
 from nnunet_fedmepd.runtime.preparation import prepare
 from nnunet_fedmepd.runtime.run_folder import RunFolder
 from nnunet_fedmepd.runtime.running import is_finished, run_federation
+from nnunet_fedmepd.runtime.score_table import BusyError
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,19 @@ class Trial:
         return parse_federation({**file, **changes}, f"method {self.method.name}")
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How models are scored.
+
+    Attributes:
+        predicting: how held-out cases are predicted.
+        drop_small: regions below a limit, chosen on validation cases for every method alike, count as none.
+    """
+
+    predicting: Predicting
+    drop_small: bool = False
+
+
 class Comparison:
     """Several methods and seeds in one folder, which remembers what is done.
 
@@ -67,7 +84,7 @@ class Comparison:
         methods: on the same sites, plans and folds.
         seeds: of the trainings.
         out: the folder.
-        predicting: how held-out cases are predicted.
+        scoring: how models are scored.
         pooled_factor: how many times longer than a site pooled data are trained on.
         console: for progress.
     """
@@ -77,21 +94,22 @@ class Comparison:
         methods: Sequence[Method],
         seeds: Sequence[int],
         out: Path,
-        predicting: Predicting,
+        scoring: Scoring,
         pooled_factor: int,
         console: Console,
     ) -> None:
-        self.out, self._predicting, self._factor, self._console = out, predicting, pooled_factor, console
+        self.out, self._scoring, self._factor, self._console = out, scoring, pooled_factor, console
         # Seed by seed, so that an interrupted comparison has all methods with some seeds, not the other way round.
         self.trials = [Trial(m, seed, out / m.name / f"seed_{seed}") for seed in seeds for m in methods]
         first = methods[0].federation
         self._held_out = find_held_out(first, "test")
+        self._validation = find_held_out(first, "val") if scoring.drop_small else {}
         self.checkpoints = ("final",) if first.run.fold == "all" else ("final", "best")
 
     @property
     def table(self) -> Path:
         """Every score so far."""
-        return self.out / "comparison.csv"
+        return self.out / ("comparison_large.csv" if self._scoring.drop_small else "comparison.csv")
 
     def run(self) -> list[TrialScore]:
         """Run and evaluate what is not done yet, and return all scores.
@@ -171,18 +189,22 @@ class Comparison:
         """Score every site's cases with the model that the trial has for the site."""
         ended, rows = open_finished_run(trial.run), []
         for checkpoint in self.checkpoints:
-            targets = [
-                SiteModel(site, ended.model(model, checkpoint), self._held_out[site])
-                for site, model in model_of.items()
-                if model in ended.results
-            ]
-            steps = {target.site: target.model.steps() for target in targets}
-            folder = EvaluationFolder(trial.run, checkpoint)
+            trained = {site: model for site, model in model_of.items() if model in ended.results}
+            models = {site: ended.model(model, checkpoint) for site, model in trained.items()}
+            steps = {site: model.steps() for site, model in models.items()}
+            scores = self._score(models, EvaluationFolder(trial.run, checkpoint))
             rows += [
-                TrialScore(trial.method.name, trial.seed, checkpoint, steps[score.site], score)
-                for score in evaluate_sites(targets, folder, self._predicting, self._console)
+                TrialScore(trial.method.name, trial.seed, checkpoint, steps[score.site], score) for score in scores
             ]
         return rows
+
+    def _score(self, models: Mapping[str, TrainedModel], folder: EvaluationFolder) -> list[CaseScore]:
+        predicting = self._scoring.predicting
+        targets = [SiteModel(site, model, self._held_out[site]) for site, model in models.items()]
+        if not self._scoring.drop_small:
+            return evaluate_sites(targets, folder, predicting, self._console)
+        validation = [SiteModel(site, model, self._validation[site]) for site, model in models.items()]
+        return evaluate_without_small(targets, validation, folder, predicting, self._console)
 
 
 @contextmanager

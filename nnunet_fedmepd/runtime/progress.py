@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,14 @@ def counting_bar(console: Console, unit: str = "") -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def counting(console: Console, description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Draw a bar, and yield what advances it by one."""
+    with counting_bar(console) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
 
 
 class RunProgress:

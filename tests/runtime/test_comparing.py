@@ -53,8 +53,8 @@ def compared(original, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "out" / "comparison.csv").open(newline="") as file:
+def rows(folder: Path, table: str = "comparison.csv") -> list[dict[str, str]]:
+    with (folder / "out" / table).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -87,6 +87,23 @@ def test_every_method_is_scored_on_every_test_case_at_the_end_and_at_its_best(co
     best = {int(row["steps"]) for row in scores if (row["method"], row["checkpoint"]) == ("alone", "best")}
     assert best <= {STEPS, 2 * STEPS}
     assert (compared / "out" / "comparison.png").is_file()
+
+
+def test_methods_are_compared_without_small_regions_on_the_same_models(compared, capsys):
+    before, scores = checkpoints(compared), rows(compared)
+    limits = {"core": 1000.0, "edema": 0.0}
+    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limits", return_value=limits) as choose:
+        assert compare(compared, "--drop-small") == 0
+    assert choose.call_count == 4  # two methods, two checkpoints
+    assert checkpoints(compared) == before
+    assert rows(compared) == scores
+    large = rows(compared, "comparison_large.csv")
+    assert [row["case"] for row in large] == [row["case"] for row in scores]
+    assert {row["prediction_ml"] for row in large if row["region"] == "core"} == {"0.0"}
+    edema = [[row["dice"] for row in table if row["region"] == "edema"] for table in (scores, large)]
+    assert edema[0] == edema[1]
+    assert (compared / "out" / "comparison_large.png").is_file()
+    assert "small regions dropped" in capsys.readouterr().out
 
 
 def test_what_is_done_is_not_done_again_and_can_be_shown_before_the_rest_is_done(compared, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -167,6 +168,56 @@ def test_a_best_checkpoint_that_is_the_last_one_is_not_predicted_again(ended):
     assert [score for score in scores if score.site == "b"] == [score for score in final if score.site == "b"]
     assert (read(best.predictions("b") / "test0.nii.gz") == 77).all()
     assert not (read(best.predictions("lead") / "test0.nii.gz") == 77).any()
+
+
+def test_small_regions_are_dropped_below_limits_from_validation_cases_and_what_was_predicted_stays(ended, capsys):
+    before, cleared = evaluate(ended), replace(ended, large_only=True)
+    volumes = sorted({score.prediction_ml for score in before if score.region == "edema"})
+    limit = (volumes[0] + volumes[1]) / 2
+    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limits", return_value={"edema": limit}) as choose:
+        after, stamps = evaluate(cleared, "--drop-small"), times(cleared)
+        assert evaluate(cleared, "--drop-small") == after
+    assert times(cleared) == stamps
+    (validation,) = choose.call_args.args
+    assert {(score.site, score.case) for score in validation} == {(site, "case0") for site in OWNED}
+    assert "counted as none: edema of less than" in capsys.readouterr().out
+
+    assert read_scores(ended.cases) == before
+    for old, new in zip(before, after, strict=True):
+        small = old.region == "edema" and old.prediction_ml < limit
+        assert new.prediction_ml == (0.0 if small else old.prediction_ml)
+        assert small or replace(new, made_of=old.made_of) == old
+
+
+def test_predictions_of_new_cases_are_cleared_by_the_same_limits(ended, tmp_path, capsys):
+    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limits", return_value={"edema": 1000.0}):
+        cleared = evaluate(replace(ended, large_only=True), "--drop-small")
+    edema = [score for score in read_scores(ended.cases) if (score.site, score.region) == ("b", "edema")]
+    assert any(score.prediction_ml for score in edema)
+    assert not any(score.prediction_ml for score in cleared if score.region == "edema")
+    predictions, out = tmp_path / "predictions", tmp_path / "out"
+    shutil.copytree(ended.predictions("b"), predictions)
+    command = ["drop-small", str(predictions), str(out), "--run", str(ended.run)]
+    assert main(command) == 2
+    assert "This is no folder of predictions" in capsys.readouterr().err
+    for name in ("dataset.json", "plans.json"):
+        shutil.copyfile(model("b").parents[1] / name, predictions / name)
+    assert main(command) == 0
+    assert (
+        f"2 predictions, {sum(score.prediction_ml > 0 for score in edema)} of them changed" in capsys.readouterr().out
+    )
+    for file in replace(ended, large_only=True).predictions("b").iterdir():
+        assert (read(out / file.name) == read(file)).all()
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_limits_need_validation_cases_and_are_not_tried_on_them(ended, capsys, split):
+    file = ended.run / "run.json"
+    file.write_text(file.read_text().replace('"fold": 0', '"fold": "all"'))
+    assert main(["evaluate", str(ended.run), "--drop-small", "--split", split]) == 2
+    assert "validation cases" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [("--checkpoint", "best"), ("--split", "val")])

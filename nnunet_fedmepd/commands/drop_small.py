@@ -1,0 +1,63 @@
+"""`fedmepd drop-small`: remove regions that are too small to be believed from predictions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nnunet_fedmepd.errors import ConfigurationError, DatasetError
+from nnunet_fedmepd.evaluation.regions import scored_regions
+from nnunet_fedmepd.evaluation.small_regions import describe_limits, drop_small_regions, read_limits
+from nnunet_fedmepd.evaluation.tables import CHECKPOINTS, EvaluationFolder
+
+_DESCRIPTIONS = ("dataset.json", "plans.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("predictions", type=Path, help="folder that nnUNetv2_predict wrote")
+    parser.add_argument("out", type=Path, help="folder to write, which must not exist yet")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        help="whose limits to take: `fedmepd evaluate RUN --drop-small` chooses them",
+    )
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="final", help="whose limits (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write every prediction without its small regions, and say which were dropped."""
+    from nnunet_fedmepd.nnunet_plugin.label_files import LabelFiles
+
+    if args.out.exists():
+        raise ConfigurationError(f"{args.out} exists already; name a folder that does not.")
+    dataset, plans = (_read(args.predictions / name) for name in _DESCRIPTIONS)
+    limits, regions = read_limits(EvaluationFolder(args.run, args.checkpoint).limits), scored_regions(dataset)
+    files, predictions = LabelFiles(plans), sorted(args.predictions.glob(f"*{dataset['file_ending']}"))
+    if not predictions:
+        raise DatasetError("There is no prediction", file=args.predictions, expected=f"*{dataset['file_ending']}")
+    print(describe_limits(limits))
+    n_changed = 0
+    for file in predictions:
+        predicted = files.read(file)
+        labels = drop_small_regions(predicted.labels, predicted.spacing_mm, regions, limits)
+        files.write(labels, predicted.properties, args.out / file.name)
+        if n_voxels := int((labels != predicted.labels).sum()):
+            n_changed += 1
+            print(f"{file.name}: {n_voxels} voxels changed")
+    for name in _DESCRIPTIONS:
+        shutil.copyfile(args.predictions / name, args.out / name)
+    print(f"{args.out}: {len(predictions)} predictions, {n_changed} of them changed")
+    return 0
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise DatasetError(
+            "This is no folder of predictions", file=file, remedy="name the folder that nnUNetv2_predict wrote"
+        )
+    return json.loads(file.read_text("utf-8"))
