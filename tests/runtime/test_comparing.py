@@ -106,6 +106,12 @@ def test_methods_are_compared_without_small_regions_on_the_same_models(compared,
     assert "small regions dropped" in capsys.readouterr().out
 
 
+def test_limits_need_validation_cases(compared, capsys):
+    command = ["compare", str(compared / "small.toml"), "--out", str(compared / "out"), "--show"]
+    assert main([*command, "--methods", METHODS[0], "--drop-small"]) == 2  # the file's fold is `all`
+    assert "--fold 0" in capsys.readouterr().err
+
+
 def test_what_is_done_is_not_done_again_and_can_be_shown_before_the_rest_is_done(compared, capsys):
     before, scores = checkpoints(compared), rows(compared)
     assert compare(compared) == 0
