@@ -8,7 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nnunet_fedmepd.errors import ConfigurationError, DatasetError
+from rich.console import Console
+
+from dataset_conversion.partial import check_absent, complete_folder, writing_to
+from nnunet_fedmepd.errors import DatasetError
 from nnunet_fedmepd.evaluation.regions import scored_regions
 from nnunet_fedmepd.evaluation.small_regions import describe_limits, drop_small_regions, read_limits
 from nnunet_fedmepd.evaluation.tables import CHECKPOINTS, EvaluationFolder
@@ -32,26 +35,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write every prediction without its small regions, and say which were dropped."""
     from nnunet_fedmepd.nnunet_plugin.label_files import LabelFiles
+    from nnunet_fedmepd.runtime.progress import counting
 
-    if args.out.exists():
-        raise ConfigurationError(f"{args.out} exists already; name a folder that does not.")
+    check_absent(args.out)
     dataset, plans = (_read(args.predictions / name) for name in _DESCRIPTIONS)
     limits, regions = read_limits(EvaluationFolder(args.run, args.checkpoint).limits), scored_regions(dataset)
     files, predictions = LabelFiles(plans), sorted(args.predictions.glob(f"*{dataset['file_ending']}"))
     if not predictions:
         raise DatasetError("There is no prediction", file=args.predictions, expected=f"*{dataset['file_ending']}")
-    print(describe_limits(limits))
-    n_changed = 0
-    for file in predictions:
-        predicted = files.read(file)
-        labels = drop_small_regions(predicted.labels, predicted.spacing_mm, regions, limits)
-        files.write(labels, predicted.properties, args.out / file.name)
-        if n_voxels := int((labels != predicted.labels).sum()):
-            n_changed += 1
-            print(f"{file.name}: {n_voxels} voxels changed")
-    for name in _DESCRIPTIONS:
-        shutil.copyfile(args.predictions / name, args.out / name)
-    print(f"{args.out}: {len(predictions)} predictions, {n_changed} of them changed")
+    console, n_changed = Console(soft_wrap=True, highlight=False), 0
+    console.print(describe_limits(limits))
+    bar = counting(console, "dropping small regions", len(predictions))
+    with writing_to(args.out), complete_folder(args.out) as folder, bar as advance:
+        for file in predictions:
+            predicted = files.read(file)
+            labels = drop_small_regions(predicted.labels, predicted.spacing_mm, regions, limits)
+            files.write(labels, predicted.properties, folder / file.name)
+            if n_voxels := int((labels != predicted.labels).sum()):
+                n_changed += 1
+                console.print(f"{file.name}: {n_voxels} voxels changed")
+            advance()
+        for name in _DESCRIPTIONS:
+            shutil.copyfile(args.predictions / name, folder / name)
+    console.print(f"{args.out}: {len(predictions)} predictions, {n_changed} of them changed")
     return 0
 
 
