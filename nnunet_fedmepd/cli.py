@@ -30,7 +30,7 @@ COMMANDS = {
     "run": Command("nnunet_fedmepd.commands.run", "run a federation on this machine, or go on with it"),
     "status": Command("nnunet_fedmepd.commands.status", "show how far a federated run is"),
     "evaluate": Command("nnunet_fedmepd.commands.evaluate", "score every site's model on its held-out cases"),
-    "drop-small": Command("nnunet_fedmepd.commands.drop_small", "remove regions too small to believe from predictions"),
+    "drop-small": Command("nnunet_fedmepd.commands.drop_small", "remove components too small to believe"),
     "compare": Command("nnunet_fedmepd.commands.compare", "run several methods on the same sites, and compare them"),
     "report": Command("nnunet_fedmepd.commands.report", "write one page about a federated run, for any browser"),
     "deploy": Command("nnunet_fedmepd.commands.deploy", "run a federation over a network: kits, the coordinator"),

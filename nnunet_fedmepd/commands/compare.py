@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", nargs="+", help="such as cuda:0 cuda:1, or cpu, instead of the file's")
     parser.add_argument("--mirroring", action="store_true", help="predict mirrored images, too: up to 8 times slower")
     parser.add_argument(
-        "--drop-small", action="store_true", help="count regions below a limit, chosen on validation cases, as none"
+        "--drop-small", action="store_true", help="drop components below a size chosen on validation cases"
     )
     parser.add_argument("--show", action="store_true", help="train nothing: show what has ended so far")
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if not rows:
         raise ConfigurationError(f"Nothing has ended in {out} yet; start the command without --show.")
     results = compare(rows, baseline, [site.name for site in federation.leads])
-    remark = ", small regions dropped" if args.drop_small else ""
+    remark = ", small components dropped" if args.drop_small else ""
     for checkpoint in comparison.checkpoints:
         console.print(comparison_table(results, checkpoint, baseline, remark))
     if federation.run.fold != "all":  # with it, validation patches come from training cases

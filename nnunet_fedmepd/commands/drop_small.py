@@ -1,4 +1,4 @@
-"""`fedmepd drop-small`: remove regions that are too small to be believed from predictions."""
+"""`fedmepd drop-small`: remove components that are too small to be believed from predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from dataset_conversion.partial import check_absent, complete_folder, writing_to
 from nnunet_fedmepd.errors import DatasetError
 from nnunet_fedmepd.evaluation.regions import scored_regions
-from nnunet_fedmepd.evaluation.small_regions import describe_limits, drop_small_regions, read_limits
+from nnunet_fedmepd.evaluation.small_components import describe_limits, drop_small_components, read_limits
 from nnunet_fedmepd.evaluation.tables import CHECKPOINTS, EvaluationFolder
 
 _DESCRIPTIONS = ("dataset.json", "plans.json")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write every prediction without its small regions, and say which were dropped."""
+    """Write every prediction without its small components, and say which were dropped."""
     from nnunet_fedmepd.nnunet_plugin.label_files import LabelFiles
     from nnunet_fedmepd.runtime.progress import counting
 
@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
         raise DatasetError("There is no prediction", file=args.predictions, expected=f"*{dataset['file_ending']}")
     console, n_changed = Console(soft_wrap=True, highlight=False), 0
     console.print(describe_limits(limits))
-    bar = counting(console, "dropping small regions", len(predictions))
+    bar = counting(console, "dropping small components", len(predictions))
     with writing_to(args.out), complete_folder(args.out) as folder, bar as advance:
         for file in predictions:
             predicted = files.read(file)
-            labels = drop_small_regions(predicted.labels, predicted.spacing_mm, regions, limits)
+            labels = drop_small_components(predicted.labels, predicted.spacing_mm, regions, limits)
             files.write(labels, predicted.properties, folder / file.name)
             if n_voxels := int((labels != predicted.labels).sum()):
                 n_changed += 1

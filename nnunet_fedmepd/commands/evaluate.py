@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subsets", action="store_true", help="also the lead's model, shown every subset of modalities"
     )
     parser.add_argument(
-        "--drop-small", action="store_true", help="count regions below a limit, chosen on validation cases, as none"
+        "--drop-small", action="store_true", help="drop components below a size chosen on validation cases"
     )
     parser.add_argument("--mirroring", action="store_true", help="average over mirrored images: up to 8 times slower")
     parser.add_argument("--device", help="such as cuda:0 or cpu (the first GPU, else the CPU)")
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         scores = evaluate_sites(targets, folder, predicting, console)
     name, cases = finished.federation.name, {"test": "test", "val": "validation"}[args.split]
-    what = ", small regions dropped" if args.drop_small else ""
+    what = ", small components dropped" if args.drop_small else ""
     title = f"{name}: {args.checkpoint} checkpoint, {cases} cases{what}, mean ± SD over cases"
     console.print(site_table(scores, title, [lead.site for lead in leads]))
     if args.subsets:

@@ -5,9 +5,9 @@ RUN/evaluation/CHECKPOINT/subsets.csv           the lead's model on every subset
 RUN/evaluation/CHECKPOINT/predictions/SITE/     label maps, one a case of cases.csv, named as nnU-Net names them
 
 CHECKPOINT is `final` or `best`; `final_val` or `best_val` where validation cases are scored instead of test cases; and
-`final_large` or `best_large` where small regions are dropped from the predictions of test cases (see `small_regions`).
+`final_large` or `best_large` where small components are dropped from the predictions (see `small_components`).
 
-RUN/evaluation/CHECKPOINT_val/small_regions.json    what counts as small, chosen on these cases
+RUN/evaluation/CHECKPOINT_val/small_components.json    what counts as small, chosen on these cases
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class EvaluationFolder:
         run: the run's folder.
         checkpoint: `final` or `best`.
         split: `test` or `val`.
-        large_only: small regions are dropped from the predictions.
+        large_only: small components are dropped from the predictions.
     """
 
     run: Path
@@ -83,8 +83,8 @@ class EvaluationFolder:
 
     @property
     def limits(self) -> Path:
-        """What counts as a small region of this checkpoint's predictions."""
-        return replace(self, split="val", large_only=False).path / "small_regions.json"
+        """What counts as a small component of this checkpoint's predictions."""
+        return replace(self, split="val", large_only=False).path / "small_components.json"
 
     @property
     def cases(self) -> Path:

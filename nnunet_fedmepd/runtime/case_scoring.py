@@ -12,9 +12,10 @@ from jaxtyping import Integer
 from nnunet_fedmepd.errors import DatasetError
 from nnunet_fedmepd.evaluation.metrics import score_regions
 from nnunet_fedmepd.evaluation.regions import ignore_label, scored_regions
+from nnunet_fedmepd.evaluation.small_components import Components, find_components
 from nnunet_fedmepd.evaluation.tables import CaseScore
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOutCase
-from nnunet_fedmepd.nnunet_plugin.label_files import LabelFiles
+from nnunet_fedmepd.nnunet_plugin.label_files import LabelFiles, LabelMap
 from nnunet_fedmepd.runtime.finished_run import SiteModel
 
 _DIGITS = 16
@@ -51,6 +52,31 @@ class CaseScorer:
         Raises:
             DatasetError: the reference has another shape.
         """
+        reference = self._reference(case, labels)
+        scores = score_regions(
+            reference.labels, labels.astype(np.int64), reference.spacing_mm, self.regions, self._ignore
+        )
+        return [
+            CaseScore(self._site, case.name, "+".join(shown), region, **asdict(score), made_of=made_of)
+            for region, score in scores.items()
+        ]
+
+    def components(self, case: HeldOutCase, labels: Integer[np.ndarray, "X Y Z"]) -> dict[str, Components]:
+        """Return region -> its predicted components; where nobody annotated there are none.
+
+        Raises:
+            DatasetError: the reference has another shape.
+        """
+        reference = self._reference(case, labels)
+        scored = np.ones(labels.shape, bool) if self._ignore is None else reference.labels != self._ignore
+        return {
+            region: find_components(
+                np.isin(reference.labels, own) & scored, np.isin(labels, own) & scored, reference.spacing_mm
+            )
+            for region, own in self.regions.items()
+        }
+
+    def _reference(self, case: HeldOutCase, labels: Integer[np.ndarray, "X Y Z"]) -> LabelMap:
         reference = self.files.read(case.reference)
         if reference.labels.shape != labels.shape:
             raise DatasetError(
@@ -60,13 +86,7 @@ class CaseScorer:
                 expected=labels.shape,
                 found=reference.labels.shape,
             )
-        scores = score_regions(
-            reference.labels, labels.astype(np.int64), reference.spacing_mm, self.regions, self._ignore
-        )
-        return [
-            CaseScore(self._site, case.name, "+".join(shown), region, **asdict(score), made_of=made_of)
-            for region, score in scores.items()
-        ]
+        return reference
 
 
 def short_digest(*parts: str) -> str:

@@ -4,7 +4,7 @@ OUT/METHOD/seed_SEED/run/               as of `fedmepd run`, with the evaluation
 OUT/METHOD/seed_SEED/nnUNet_results/    its models
 OUT/pooled_data/                        preprocessed datasets of several sites together
 OUT/comparison.csv                      every score so far
-OUT/comparison_large.csv                the same without small regions
+OUT/comparison_large.csv                the same without small components
 OUT/curves.csv                          pseudo Dice on validation patches, round by round
 """
 
@@ -70,7 +70,7 @@ class Scoring:
 
     Attributes:
         predicting: how held-out cases are predicted.
-        drop_small: regions below a limit, chosen on validation cases for every method alike, count as none.
+        drop_small: components below a limit, chosen on the validation cases of every method alike, are dropped.
     """
 
     predicting: Predicting

@@ -1,4 +1,4 @@
-"""Scores predictions again without regions that are too small to be believed."""
+"""Scores predictions again without components that are too small to be believed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from nnunet_fedmepd.evaluation.small_regions import choose_limits, describe_limits, drop_small_regions, write_limits
+from nnunet_fedmepd.evaluation.small_components import (
+    Components,
+    choose_limit,
+    describe_limits,
+    drop_small_components,
+    write_limits,
+)
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder
 from nnunet_fedmepd.runtime.case_scoring import CaseScorer, n_cases, short_digest
 from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites
@@ -24,7 +30,7 @@ def evaluate_without_small(
     predicting: Predicting,
     console: Console,
 ) -> list[CaseScore]:
-    """Choose limits on validation cases, drop smaller regions from test cases' predictions, and score these.
+    """Choose limits on validation cases, drop smaller components from test cases' predictions, and score these.
 
     All sites have the limits in common, for one site's validation cases are few. Predictions as they were, and their
     scores, go to folders of their own; what is there already is taken over.
@@ -32,7 +38,7 @@ def evaluate_without_small(
     Args:
         targets: models and test cases.
         validation: the same models and validation cases.
-        folder: of the test cases' evaluation, small regions included.
+        folder: of the test cases' evaluation, small components included.
         predicting: how cases are predicted.
         console: for progress, and for what the limits are.
 
@@ -41,11 +47,24 @@ def evaluate_without_small(
         BusyError: another process evaluates the same checkpoint.
         StateFileError: a file cannot be written.
     """
-    limits = choose_limits(evaluate_sites(validation, replace(folder, split="val"), predicting, console))
+    chosen_on = replace(folder, split="val")
+    evaluate_sites(validation, chosen_on, predicting, console)
+    limits = _choose(validation, chosen_on)
     write_limits(folder.limits, limits)
     console.print(describe_limits(limits))
     complete = evaluate_sites(targets, folder, predicting, console)
     return _drop(targets, folder, complete, limits, console)
+
+
+def _choose(validation: Sequence[SiteModel], folder: EvaluationFolder) -> dict[str, float]:
+    found: dict[str, list[Components]] = {}
+    for target in validation:
+        scorer, ending = CaseScorer(target), target.held_out.description["file_ending"]
+        for case in target.held_out.cases:
+            predicted = scorer.files.read(folder.predictions(target.site) / f"{case.name}{ending}")
+            for region, components in scorer.components(case, predicted.labels).items():
+                found.setdefault(region, []).append(components)
+    return {region: choose_limit(cases) for region, cases in found.items()}
 
 
 def _drop(
@@ -56,7 +75,7 @@ def _drop(
     console: Console,
 ) -> list[CaseScore]:
     folder, of_case = replace(source, large_only=True), {(score.site, score.case): score for score in complete}
-    with alone(folder), counting(console, "dropping small regions", n_cases(targets)) as advance:
+    with alone(folder), counting(console, "dropping small components", n_cases(targets)) as advance:
         table = ScoreTable(folder.cases)
         for target in targets:
             scorer, ending = CaseScorer(target), target.held_out.description["file_ending"]
@@ -66,7 +85,7 @@ def _drop(
                 predicted, file = (own.predictions(target.site) / f"{case.name}{ending}" for own in (source, folder))
                 if not file.is_file() or not table.holds(target.site, case.name, scorer.regions, made_of):
                     label_map = scorer.files.read(predicted)
-                    labels = drop_small_regions(label_map.labels, label_map.spacing_mm, scorer.regions, limits)
+                    labels = drop_small_components(label_map.labels, label_map.spacing_mm, scorer.regions, limits)
                     scorer.files.write(labels, label_map.properties, file)
                     table.put(scorer.score(case, labels, before.modalities.split("+"), made_of))
                 advance()

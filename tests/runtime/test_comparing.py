@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -89,12 +90,12 @@ def test_every_method_is_scored_on_every_test_case_at_the_end_and_at_its_best(co
     assert (compared / "out" / "comparison.png").is_file()
 
 
-def test_methods_are_compared_without_small_regions_on_the_same_models(compared, capsys):
+def test_methods_are_compared_without_small_components_on_the_same_models(compared, capsys):
     before, scores = checkpoints(compared), rows(compared)
-    limits = {"core": 1000.0, "edema": 0.0}
-    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limits", return_value=limits) as choose:
+    chosen = itertools.cycle([1000.0, 0.0, 0.0])  # core, edema, enhancing
+    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limit", side_effect=chosen) as choose:
         assert compare(compared, "--drop-small") == 0
-    assert choose.call_count == 4  # two methods, two checkpoints
+    assert choose.call_count == 3 * 2 * 2  # regions, methods, checkpoints
     assert checkpoints(compared) == before
     assert rows(compared) == scores
     large = rows(compared, "comparison_large.csv")
@@ -103,7 +104,7 @@ def test_methods_are_compared_without_small_regions_on_the_same_models(compared,
     edema = [[row["dice"] for row in table if row["region"] == "edema"] for table in (scores, large)]
     assert edema[0] == edema[1]
     assert (compared / "out" / "comparison_large.png").is_file()
-    assert "small regions dropped" in capsys.readouterr().out
+    assert "small components dropped" in capsys.readouterr().out
 
 
 def test_limits_need_validation_cases(compared, capsys):

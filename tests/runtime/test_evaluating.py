@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_fedmepd.cli import main
+from nnunet_fedmepd.evaluation.small_components import drop_small_components
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
 from nnunet_fedmepd.runtime.running import OWNER, run_federation
 from tests.nnunet_plugin.small_dataset import write_image
@@ -170,27 +172,32 @@ def test_a_best_checkpoint_that_is_the_last_one_is_not_predicted_again(ended):
     assert not (read(best.predictions("lead") / "test0.nii.gz") == 77).any()
 
 
-def test_small_regions_are_dropped_below_limits_from_validation_cases_and_what_was_predicted_stays(ended, capsys):
+def choosing(**limits: float):
+    """Let limits be chosen as said, instead of on a single validation case; they are chosen region by region."""
+    chosen = itertools.cycle(limits.get(region, 0.0) for region in REGIONS)
+    return mock.patch("nnunet_fedmepd.runtime.dropping.choose_limit", side_effect=chosen)
+
+
+def test_small_components_are_dropped_below_limits_and_what_was_predicted_stays(ended, capsys):
     before, cleared = evaluate(ended), replace(ended, large_only=True)
-    volumes = sorted({score.prediction_ml for score in before if score.region == "edema"})
-    limit = (volumes[0] + volumes[1]) / 2
-    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limits", return_value={"edema": limit}) as choose:
+    with choosing(edema=0.05) as choose:
         after, stamps = evaluate(cleared, "--drop-small"), times(cleared)
         assert evaluate(cleared, "--drop-small") == after
     assert times(cleared) == stamps
-    (validation,) = choose.call_args.args
-    assert {(score.site, score.case) for score in validation} == {(site, "case0") for site in OWNED}
-    assert "counted as none: edema of less than" in capsys.readouterr().out
+    assert [len(call.args[0]) for call in choose.call_args_list] == [len(OWNED)] * 2 * len(REGIONS)
+    assert "dropped: components of edema below 0.05 ml" in capsys.readouterr().out
 
     assert read_scores(ended.cases) == before
-    for old, new in zip(before, after, strict=True):
-        small = old.region == "edema" and old.prediction_ml < limit
-        assert new.prediction_ml == (0.0 if small else old.prediction_ml)
-        assert small or replace(new, made_of=old.made_of) == old
+    pairs = zip(before, after, strict=True)
+    assert {old.region for old, new in pairs if replace(new, made_of=old.made_of) != old} == {"edema"}
+    regions = {region: (label,) for label, region in enumerate(REGIONS, 1)}
+    for file in ended.predictions("b").iterdir():
+        expected = drop_small_components(read(file), (1.2, 1.0, 1.0), regions, {"edema": 0.05})
+        assert (read(cleared.predictions("b") / file.name) == expected).all()
 
 
 def test_predictions_of_new_cases_are_cleared_by_the_same_limits(ended, tmp_path, capsys):
-    with mock.patch("nnunet_fedmepd.runtime.dropping.choose_limits", return_value={"edema": 1000.0}):
+    with choosing(edema=1000.0):
         cleared = evaluate(replace(ended, large_only=True), "--drop-small")
     edema = [score for score in read_scores(ended.cases) if (score.site, score.region) == ("b", "edema")]
     assert any(score.prediction_ml for score in edema)
