@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,10 +14,18 @@ from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.evaluation.printing import site_table, subset_table
 from nnunet_fedmepd.evaluation.tables import CHECKPOINTS, SPLITS, EvaluationFolder
 
+if TYPE_CHECKING:
+    from nnunet_fedmepd.runtime.finished_run import FinishedRun, SiteModel
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("run", type=Path, help="folder of a finished run")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what is evaluated, and how."""
     parser.add_argument(
         "--checkpoint",
         choices=CHECKPOINTS,
@@ -35,9 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and score what is not scored yet, and print the tables."""
+    from nnunet_fedmepd.runtime.finished_run import open_finished_run
+
+    evaluate(open_finished_run(args.run), args)
+    return 0
+
+
+def evaluate(finished: FinishedRun, args: argparse.Namespace) -> None:
+    """Do what the options ask for, and print the tables."""
     from nnunet_fedmepd.runtime.dropping import evaluate_without_small
     from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites, evaluate_subsets
-    from nnunet_fedmepd.runtime.finished_run import open_finished_run
     from nnunet_fedmepd.runtime.workers import default_device
 
     console = Console(soft_wrap=True, highlight=False)
@@ -45,7 +62,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError(
             "--drop-small chooses its limits on validation cases, which are no measure of them. Leave out --split val."
         )
-    finished = open_finished_run(args.run)
     targets = finished.site_models(args.checkpoint, args.split)
     leads = [target for target in targets if finished.federation.site_named(target.site).lead]
     if args.subsets and not any(lead.held_out.cases for lead in leads):
@@ -57,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         if site.name not in finished.results:
             console.print(f"site {site.name}: not trained in this run, nothing to evaluate")
     _tell_what_is_left_out(targets, console)
-    folder = EvaluationFolder(args.run, args.checkpoint, args.split)
+    folder = EvaluationFolder(finished.path, args.checkpoint, args.split)
     predicting = Predicting(args.device or default_device(), args.mirroring)
     if args.drop_small:
         validation = finished.site_models(args.checkpoint, "val")
@@ -74,10 +90,9 @@ def run(args: argparse.Namespace) -> int:
         title = f"{name}: Dice of {who} with the modalities marked ●, mean over cases"
         console.print(subset_table(shown, finished.federation.modalities, title))
     console.print(f"Scores per case: {replace(folder, large_only=args.drop_small).path}")
-    return 0
 
 
-def _tell_what_is_left_out(targets, console: Console) -> None:  # type: ignore[no-untyped-def]  # of a lazy import
+def _tell_what_is_left_out(targets: Sequence[SiteModel], console: Console) -> None:
     for target in targets:
         if names := target.held_out.without_reference:
             console.print(

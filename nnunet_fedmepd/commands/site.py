@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nnunet_fedmepd.commands.deployment_extra import require_deployment_extra
+from nnunet_fedmepd.commands.evaluate import add_options, evaluate
 from nnunet_fedmepd.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "up": "check, join the federation, and stay in it until it ends",
     }.items():
         actions.add_parser(name, help=text).add_argument("kit", type=Path, help="this site's kit")
+    evaluation = actions.add_parser("evaluate", help="score this site's model on its held-out cases, once it has ended")
+    evaluation.add_argument("kit", type=Path, help="this site's kit")
+    add_options(evaluation)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
     require_deployment_extra()
     console = Console(soft_wrap=True, highlight=False)
-    return {"keys": _keys, "check": _check, "up": _up}[args.action](args, console)
+    return {"keys": _keys, "check": _check, "up": _up, "evaluate": _evaluate}[args.action](args, console)
 
 
 def _keys(args: argparse.Namespace, console: Console) -> int:
@@ -79,6 +83,15 @@ def _up(args: argparse.Namespace, console: Console) -> int:
         console.print(f"{error} The site tries on.", markup=False)
     with ended_by_signals():
         bring_up_site(kit, console.print)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> int:
+    kit = _load(args.kit)
+    from nnunet_fedmepd.deployment.own_model import open_own_model  # of nnU-Net, which reads its variables once
+
+    args.device = args.device or kit.device
+    evaluate(open_own_model(kit), args)
     return 0
 
 

@@ -215,6 +215,20 @@ class SiteKit(Kit):
     via: str
 
     @property
+    def own_federation(self) -> Federation:
+        """What the federation file says, with this site's dataset as it is called here.
+
+        Raises:
+            ConfigurationError: mistakes in it.
+        """
+        federation = self.federation
+        tables = [
+            site.model_copy(update={"dataset": self.dataset}) if site.name == self.site else site
+            for site in federation.site
+        ]
+        return federation.model_copy(update={"site": tuple(tables)})
+
+    @property
     def state_folder(self) -> Path:
         """The site's run folder: its personal filters, its optimizer, its saved replies."""
         return self.folder / "state"

@@ -69,11 +69,7 @@ class SiteAnswers:
         register()
         self.name, self.device, self.overwrite = kit.site, device, overwrite
         self.digest, self.state_folder = federation_digest(kit.federation), kit.state_folder
-        tables = [
-            site.model_copy(update={"dataset": kit.dataset}) if site.name == kit.site else site
-            for site in kit.federation.site
-        ]
-        self.federation = kit.federation.model_copy(update={"site": tuple(tables)})
+        self.federation = kit.own_federation
         table = self.federation.site_named(self.name)
         dataset, planning = open_site_dataset(table, self.federation.vocabulary), self.federation.planning
         self.n_processes = int(os.environ.get("nnUNet_def_n_proc", min(8, os.cpu_count() or 1)))

@@ -22,8 +22,9 @@ from nnunet_fedmepd.evaluation.small_components import drop_small_components
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
 from nnunet_fedmepd.runtime.running import OWNER, run_federation
 from tests.nnunet_plugin.small_dataset import write_image
-from tests.runtime.held_out_cases import N_TEST_CASES, copy_folders, dataset, hold_out_cases
+from tests.runtime.held_out_cases import N_TEST_CASES, NNUNET_FOLDERS, copy_folders, dataset, hold_out_cases
 from tests.runtime.small_federation import CONSOLE, OWNED, results_folder, small_federation
+from tests.runtime.test_commands import FILE
 
 REGIONS = ("core", "edema", "enhancing")
 
@@ -262,3 +263,27 @@ def test_models_of_another_run_are_not_taken_for_its_own(ended, original, capsys
         file.write_text(json.dumps({"run_id": "another", "federation": "other"}))
     assert main(["evaluate", str(ended.run)]) == 2
     assert "The model of site 'b' is gone" in capsys.readouterr().err
+
+
+def test_a_site_of_a_federation_over_a_network_evaluates_its_own_model(ended, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("cryptography", reason="deployment needs the extra: pip install '.[deployment]'")
+    scores = [score for score in evaluate(ended) if score.site == "b"]
+    file, kit = tmp_path / "small.toml", tmp_path / "kits" / "sites" / "b"
+    file.write_text(FILE.format(rounds=2).replace("dataset = 502", "dataset = 999") + "fold = 0\n")
+    assert main(["deploy", "init", str(file), "--out", str(tmp_path / "kits"), "--host", "127.0.0.1"]) == 0
+    folders = [f'{name.lower()} = "{os.environ[name]}"' for name in NNUNET_FOLDERS]
+    (kit / "site.toml").write_text("\n".join([*folders, "dataset = 502"]))
+    for name in NNUNET_FOLDERS:
+        monkeypatch.setenv(name, "/elsewhere")  # the kit's own are taken
+    for site in ("lead", "a"):  # others' data are not here
+        shutil.rmtree(tmp_path / "nnUNet_raw" / f"Dataset{500 + list(OWNED).index(site)}_{site}")
+
+    command = ["site", "evaluate", str(kit), "--device", "cpu"]
+    assert main(command) == 0
+    (table,) = (kit / "state").glob("*/evaluation/final/cases.csv")
+    assert read_scores(table) == scores
+    assert main([*command, "--subsets"]) == 2
+    assert "needs a lead" in capsys.readouterr().err
+    next((tmp_path / "nnUNet_results").glob("*_b/*/fold_0/checkpoint_final.pth")).unlink()
+    assert main(command) == 2
+    assert "has no model of a federation that has ended" in capsys.readouterr().err
