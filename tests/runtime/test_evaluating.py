@@ -258,10 +258,13 @@ def test_two_processes_do_not_write_one_table(ended, capsys):
 
 
 def test_models_of_another_run_are_not_taken_for_its_own(ended, original, capsys):
-    for results in (original, ended.run.parent):
-        file = results / "nnUNet_results" / model("b").parent.relative_to(os.environ["nnUNet_results"]) / OWNER
+    model_folder = Path("nnUNet_results") / model("b").parent.relative_to(os.environ["nnUNet_results"])
+    owners = [folder / model_folder / OWNER for folder in (original, ended.run.parent)]
+    own = owners[0].read_text()
+    for file in owners:
         file.write_text(json.dumps({"run_id": "another", "federation": "other"}))
     assert main(["evaluate", str(ended.run)]) == 2
+    owners[0].write_text(own)  # other tests need it
     assert "The model of site 'b' is gone" in capsys.readouterr().err
 
 
