@@ -117,6 +117,13 @@ def test_a_torchvision_that_does_not_fit_torch_fails(healthy: dict[str, str], tm
     assert found.endswith("RuntimeError: operator torchvision::nms does not exist")
 
 
+def test_memory_that_only_caches_files_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"SC_AVPHYS_PAGES": 0}  # as where everything that no program uses caches files
+    real = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: pages[name] if name in pages else real(name))
+    assert doctor.check_memory().status is not doctor.Status.FAIL
+
+
 def test_a_missing_nnunet_is_reported_not_raised(healthy: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "nnunetv2.py").write_text("raise ImportError('No module named nnunetv2')\n")
     report = run_doctor({**healthy, "PYTHONPATH": str(tmp_path)}, "-m", "nnunet_fedmepd.cli", "doctor")

@@ -18,6 +18,7 @@ from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.markup import escape
@@ -215,12 +216,8 @@ def _check_disk(variable: str, folder: Path) -> Finding:
 
 def check_memory() -> Finding:
     """Is there enough main memory for nnU-Net's workers?"""
-    try:
-        # Not sysconf's SC_AVPHYS_PAGES: it takes memory for used that only caches files, and is free when needed.
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
-        available = int(lines["MemAvailable"].split()[0]) / 1024**2
-    except (OSError, KeyError, ValueError):  # only Linux has it
-        return Finding(Status.WARN, "free memory", "this system does not tell", "see that nnU-Net's workers have 8 GiB")
+    # What only caches files is available: it is given back when needed.
+    available = psutil.virtual_memory().available / GIB
     remedy = "close other programs, or give nnU-Net fewer workers (nnUNet_def_n_proc, nnUNet_n_proc_DA, -np)"
     return _judge_amount("free memory", available, LOW_MEMORY_GIB, LEAST_MEMORY_GIB, remedy)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +41,7 @@ def headline(status: Mapping[str, Any], journal: Sequence[Mapping[str, Any]], no
     done = f"{status['name']}: round {status['round']} of {status['rounds']}"
     if status["state"] == "finished":
         return f"{done}, finished"
-    if not _is_alive(status["process"]):
+    if not psutil.pid_exists(status["process"]):
         return f"{done}, stopped {duration(now - status['updated'])} ago; start the same command again to go on"
     training = f", training {', '.join(status['training'])}" if status["training"] else ""
     seconds = _seconds_a_round(journal)
@@ -83,16 +83,6 @@ def _seconds_a_round(journal: Sequence[Mapping[str, Any]]) -> float | None:
     if len(ends) < 2:
         return None
     return (max(ends.values()) - min(ends.values())) / (max(ends) - min(ends))
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it runs, as somebody else
-    return True
 
 
 def duration(seconds: float) -> str:
