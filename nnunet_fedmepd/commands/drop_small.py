@@ -39,7 +39,16 @@ def run(args: argparse.Namespace) -> int:
 
     check_absent(args.out)
     dataset, plans = (_read(args.predictions / name) for name in _DESCRIPTIONS)
-    limits, regions = read_limits(EvaluationFolder(args.run, args.checkpoint).limits), scored_regions(dataset)
+    file_of_limits = EvaluationFolder(args.run, args.checkpoint).limits
+    limits, regions = read_limits(file_of_limits), scored_regions(dataset)
+    if unknown := sorted(set(limits) - set(regions)):
+        raise DatasetError(
+            "The limits are not for these predictions",
+            file=file_of_limits,
+            expected=f"limits of {', '.join(regions)}, the regions of {args.predictions / 'dataset.json'}",
+            found=", ".join(unknown),
+            remedy="name the run whose model predicted",
+        )
     files, predictions = LabelFiles(plans), sorted(args.predictions.glob(f"*{dataset['file_ending']}"))
     if not predictions:
         raise DatasetError("There is no prediction", file=args.predictions, expected=f"*{dataset['file_ending']}")

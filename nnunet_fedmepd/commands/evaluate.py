@@ -51,8 +51,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(finished: FinishedRun, args: argparse.Namespace) -> None:
-    """Do what the options ask for, and print the tables."""
+def evaluate(finished: FinishedRun, args: argparse.Namespace, device: str = "") -> None:
+    """Do what the options ask for, and print the tables.
+
+    Args:
+        finished: the run.
+        args: of `add_options`.
+        device: where the options name none; empty: the first GPU, else the CPU.
+    """
     from nnunet_fedmepd.runtime.dropping import evaluate_without_small
     from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites, evaluate_subsets
     from nnunet_fedmepd.runtime.workers import default_device
@@ -74,7 +80,7 @@ def evaluate(finished: FinishedRun, args: argparse.Namespace) -> None:
             console.print(f"site {site.name}: not trained in this run, nothing to evaluate")
     _tell_what_is_left_out(targets, console)
     folder = EvaluationFolder(finished.path, args.checkpoint, args.split)
-    predicting = Predicting(args.device or default_device(), args.mirroring)
+    predicting = Predicting(args.device or device or default_device(), args.mirroring)
     if args.drop_small:
         validation = finished.site_models(args.checkpoint, "val")
         scores = evaluate_without_small(targets, validation, folder, predicting, console)
@@ -87,7 +93,8 @@ def evaluate(finished: FinishedRun, args: argparse.Namespace) -> None:
     if args.subsets:
         shown = evaluate_subsets(leads, folder, predicting, console)
         who = ", ".join(lead.site for lead in leads)
-        title = f"{name}: Dice of {who} with the modalities marked ●, mean over cases"
+        what = ", nothing dropped" if args.drop_small else ""
+        title = f"{name}: Dice of {who} with the modalities marked ●{what}, mean over cases"
         console.print(subset_table(shown, finished.federation.modalities, title))
     console.print(f"Scores per case: {replace(folder, large_only=args.drop_small).path}")
 

@@ -90,8 +90,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     kit = _load(args.kit)
     from nnunet_fedmepd.deployment.own_model import open_own_model  # of nnU-Net, which reads its variables once
 
-    args.device = args.device or kit.device
-    evaluate(open_own_model(kit), args)
+    evaluate(open_own_model(kit), args, kit.device)
     return 0
 
 

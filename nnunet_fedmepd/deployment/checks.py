@@ -104,9 +104,8 @@ def check_data(kit: SiteKit) -> RawDataset:
     from nnunet_fedmepd.runtime.planning import open_site_dataset
 
     register()
-    federation = kit.federation
-    table = federation.site_named(kit.site).model_copy(update={"dataset": kit.dataset})
-    return open_site_dataset(table, federation.vocabulary)
+    federation = kit.own_federation
+    return open_site_dataset(federation.site_named(kit.site), federation.vocabulary)
 
 
 def check_way(kit: SiteKit) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Int, Integer
 from scipy import ndimage
 
 CONVENTIONS = (
@@ -74,8 +74,7 @@ def score_region(
     reference: Bool[np.ndarray, "X Y Z"], prediction: Bool[np.ndarray, "X Y Z"], spacing_mm: Sequence[float]
 ) -> RegionScore:
     """Return the scores of one region, given as masks."""
-    voxel_mm3 = math.prod(spacing_mm)
-    volumes = [float(mask.sum()) * voxel_mm3 / _MM3_PER_ML for mask in (reference, prediction)]
+    volumes = [float(mask.sum()) * voxel_ml(spacing_mm) for mask in (reference, prediction)]
     penalty = diagonal_mm(reference.shape, spacing_mm)
     box = _box(reference | prediction, margin=_gap_in_voxels(spacing_mm) + 1)
     reference, prediction = reference[box], prediction[box]
@@ -89,8 +88,24 @@ def score_region(
 
 def dice(reference: Bool[np.ndarray, "X Y Z"], prediction: Bool[np.ndarray, "X Y Z"]) -> float:
     """Return 2 |A and B| / (|A| + |B|); 1 if both are empty."""
-    total = int(reference.sum()) + int(prediction.sum())
-    return 2.0 * float((reference & prediction).sum()) / total if total else 1.0
+    return dice_of_counts(*(int(mask.sum()) for mask in (reference & prediction, prediction, reference)))
+
+
+def dice_of_counts(overlap: int, prediction: int, reference: int) -> float:
+    """Return 2 |A and B| / (|A| + |B|) from numbers of voxels; 1 if both are empty."""
+    total = prediction + reference
+    return 2.0 * float(overlap) / float(total) if total else 1.0
+
+
+def components(mask: Bool[np.ndarray, "X Y Z"]) -> tuple[Int[np.ndarray, "X Y Z"], int]:
+    """Return a map with the number of the component that a voxel is in (26 neighbours), 0 outside; and how many."""
+    numbers, n_components = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+    return numbers, n_components
+
+
+def voxel_ml(spacing_mm: Sequence[float]) -> float:
+    """Return the volume of a voxel."""
+    return math.prod(spacing_mm) / _MM3_PER_ML
 
 
 def hd95_mm(
@@ -130,20 +145,19 @@ def lesion_dice(
     that touch its dilation. Predicted components that touch none are false positives, each a lesion of Dice 0.
     Reference lesions of 50 mm^3 and less do not count. With nothing left to count it is 1.
     """
-    neighbours = ndimage.generate_binary_structure(reference.ndim, reference.ndim)
     ball = ndimage.generate_binary_structure(reference.ndim, 2)
     grown = ndimage.binary_dilation(reference, ball, iterations=_gap_in_voxels(spacing_mm))
-    zones, n_lesions = ndimage.label(grown, neighbours)
-    components, n_components = ndimage.label(prediction, neighbours)
+    zones, n_lesions = components(grown)
+    predicted, n_predicted = components(prediction)
     scores, hit = [], set[int]()
     for number in range(1, n_lesions + 1):
         zone = zones == number
-        touching = np.setdiff1d(components[zone], [0])
+        touching = np.setdiff1d(predicted[zone], [0])
         hit.update(touching.tolist())
         lesion = reference & zone
         if lesion.sum() * math.prod(spacing_mm) > SMALLEST_LESION_MM3:
-            scores.append(dice(lesion, np.isin(components, touching)))
-    scores += [0.0] * (n_components - len(hit))
+            scores.append(dice(lesion, np.isin(predicted, touching)))
+    scores += [0.0] * (n_predicted - len(hit))
     return float(np.mean(scores)) if scores else 1.0
 
 

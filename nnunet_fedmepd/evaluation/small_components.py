@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
-from scipy import ndimage
 
 from nnunet_fedmepd.errors import DatasetError
+from nnunet_fedmepd.evaluation.metrics import components, dice_of_counts, voxel_ml
 from nnunet_fedmepd.federation.storage import write_atomically
 
-_MM3_PER_ML = 1000.0
 _BACKGROUND = 0
 _DIGITS = 9
 
@@ -45,18 +44,16 @@ class Components:
     def dice(self, limit_ml: float) -> float:
         """Return Dice without the components that are smaller than a limit; 1 if nothing is left on either side."""
         kept = self.ml >= limit_ml
-        total = self.voxels[kept].sum() + self.reference_voxels
-        return 2.0 * float(self.overlap[kept].sum()) / float(total) if total else 1.0
+        return dice_of_counts(int(self.overlap[kept].sum()), int(self.voxels[kept].sum()), self.reference_voxels)
 
 
 def find_components(
     reference: Bool[np.ndarray, "X Y Z"], prediction: Bool[np.ndarray, "X Y Z"], spacing_mm: Sequence[float]
 ) -> Components:
     """Return the components of a predicted region, 26 neighbours each."""
-    numbered = _numbered(prediction)
-    voxels = np.bincount(numbered.ravel())[1:]
-    overlap = np.bincount(numbered[reference], minlength=len(voxels) + 1)[1:]
-    return Components(voxels * _voxel_ml(spacing_mm), voxels, overlap, int(reference.sum()))
+    numbers, n_components = components(prediction)
+    voxels, overlap = (np.bincount(numbers[mask], minlength=n_components + 1)[1:] for mask in (prediction, reference))
+    return Components(voxels * voxel_ml(spacing_mm), voxels, overlap, int(reference.sum()))
 
 
 def choose_limit(cases: Sequence[Components]) -> float:
@@ -65,6 +62,7 @@ def choose_limit(cases: Sequence[Components]) -> float:
     It is the limit whose mean gain in Dice over the cases, less the standard error of that mean, is largest: a limit
     that owes its gain to one case is not chosen. Each lies in the geometric middle between the largest component that
     it drops and the smallest that it keeps; of equally good ones the smallest is taken, and one that keeps none never.
+    The rule is this project's own.
 
     Args:
         cases: a region's components in validation cases; fewer than two choose nothing.
@@ -73,7 +71,8 @@ def choose_limit(cases: Sequence[Components]) -> float:
         return 0.0
     volumes = np.unique(np.concatenate([case.ml for case in cases]))
     limits = [0.0, *np.sqrt(volumes[:-1] * volumes[1:]).tolist()]
-    gains = np.array([[case.dice(limit) - case.dice(0.0) for case in cases] for limit in limits])
+    dice = np.array([[case.dice(limit) for case in cases] for limit in limits])
+    gains = dice - dice[0]
     certain = gains.mean(1) - gains.std(1, ddof=1) / math.sqrt(len(cases))
     return limits[int(np.argmax(certain.round(_DIGITS)))]  # a gain in one case alone is certain by 0 but for rounding
 
@@ -98,10 +97,10 @@ def drop_small_components(
     kept = labels.copy()
     for name, own in regions.items():
         if limit := limits_ml.get(name, 0.0):
-            numbered = _numbered(np.isin(kept, own))
-            small = np.bincount(numbered.ravel()) * _voxel_ml(spacing_mm) < limit
+            numbers, _ = components(np.isin(kept, own))
+            small = np.bincount(numbers.ravel()) * voxel_ml(spacing_mm) < limit
             small[0] = False
-            kept[small[numbered]] = _label_around(own, regions)
+            kept[small[numbers]] = _label_around(own, regions)
     return kept
 
 
@@ -136,15 +135,6 @@ def describe_limits(limits_ml: Mapping[str, float]) -> str:
     """Return what is dropped, in words."""
     dropped = [f"{region} below {limit:.2g} ml" for region, limit in limits_ml.items() if limit]
     return f"dropped: components of {', '.join(dropped)}" if dropped else "nothing is dropped: no limit helps enough"
-
-
-def _numbered(mask: Bool[np.ndarray, "X Y Z"]) -> Int[np.ndarray, "X Y Z"]:
-    components, _ = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
-    return components
-
-
-def _voxel_ml(spacing_mm: Sequence[float]) -> float:
-    return math.prod(spacing_mm) / _MM3_PER_ML
 
 
 def _label_around(own: tuple[int, ...], regions: Mapping[str, tuple[int, ...]]) -> int:

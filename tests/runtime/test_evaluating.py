@@ -18,7 +18,7 @@ from filelock import FileLock
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_fedmepd.cli import main
-from nnunet_fedmepd.evaluation.small_components import drop_small_components
+from nnunet_fedmepd.evaluation.small_components import drop_small_components, write_limits
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
 from nnunet_fedmepd.runtime.running import OWNER, run_federation
 from tests.nnunet_plugin.small_dataset import write_image
@@ -218,14 +218,23 @@ def test_predictions_of_new_cases_are_cleared_by_the_same_limits(ended, tmp_path
         assert (read(out / file.name) == read(file)).all()
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
+    shutil.rmtree(out)
+    write_limits(ended.limits, {"edema": 1000.0, "cyst": 1.0})
+    assert main(command) == 2
+    assert "The limits are not for these predictions" in capsys.readouterr().err
+    assert not out.exists()
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_limits_need_validation_cases_and_are_not_tried_on_them(ended, capsys, split):
+def test_limits_are_not_tried_on_the_cases_that_chose_them(ended, capsys):
+    assert main(["evaluate", str(ended.run), "--drop-small", "--split", "val"]) == 2
+    assert "are no measure of them" in capsys.readouterr().err
+
+
+def test_limits_need_validation_cases(ended, capsys):
     file = ended.run / "run.json"
     file.write_text(file.read_text().replace('"fold": 0', '"fold": "all"'))
-    assert main(["evaluate", str(ended.run), "--drop-small", "--split", split]) == 2
-    assert "validation cases" in capsys.readouterr().err
+    assert main(["evaluate", str(ended.run), "--drop-small", "--device", "cpu"]) == 2
+    assert "needs validation cases" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [("--checkpoint", "best"), ("--split", "val")])
