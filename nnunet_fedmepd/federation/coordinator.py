@@ -30,7 +30,7 @@ from nnunet_fedmepd.maths.aggregation import (
     encoder_contribution,
     encoder_means,
     filter_contribution,
-    importance_totals,
+    share_denominators,
 )
 from nnunet_fedmepd.maths.anchors import AnchorState, CaseMeans, update_anchors
 from nnunet_fedmepd.maths.parameters import ParameterError, select, uniform_masks
@@ -72,7 +72,7 @@ class CoordinatorState:
         model: encoders and decoder after it.
         anchors: the leads' anchors; None while there are none. The members of an anchor are leads' anchors,
             `lead/number`.
-        importance_totals: filter group -> (F,) sum of the importance of the sites that were counted.
+        share_denominators: filter group -> (F,), see `maths.aggregation.share_denominators`.
         n_cases: site -> training cases, as last reported.
         counted: sites whose update entered the sums of that round.
     """
@@ -80,7 +80,7 @@ class CoordinatorState:
     round_number: int
     model: Model
     anchors: AnchorState | None = None
-    importance_totals: Mapping[str, Tensor] = field(default_factory=dict)
+    share_denominators: Mapping[str, Tensor] = field(default_factory=dict)
     n_cases: Mapping[str, int] = field(default_factory=dict)
     counted: frozenset[str] = frozenset()
 
@@ -102,7 +102,7 @@ class Round:
         self._model, self._aggregated = state.model, False
         self._n_cases = dict(state.n_cases)
         self._encoders, self._filters = RunningSum(), RunningSum()
-        self._totals: dict[str, Tensor] = {}
+        self._denominators: dict[str, Tensor] = {}
         self._lead_encoders, self._lead_filters = RunningSum(), RunningSum()
         self._lead_anchors: dict[str, Anchors] = {}
 
@@ -124,7 +124,7 @@ class Round:
             self._model.encoders_of(participant.modalities),
             decoder,
             Anchors(anchors.anchors, anchors.valid) if anchors else None,
-            self.state.importance_totals,
+            self.state.share_denominators,
             sum(self.state.n_cases.values()),
             name in self.state.counted,
         )
@@ -194,7 +194,7 @@ class Round:
         filters = self._filters.total()
         if filters.n_terms:
             decoder = decoder_mean(filters, model.decoder, model.groups, keeps)
-        self._totals = importance_totals(filters, model.groups)
+        self._denominators = share_denominators(filters, model.groups, keeps)
         self._model = replace(model, encoders=encoder_means(self._encoders.total(), model.encoders), decoder=decoder)
         self._encoders, self._filters, self._aggregated = RunningSum(), RunningSum(), True
 
@@ -208,7 +208,9 @@ class Round:
                 decoder=decoder_mean(self._lead_filters.total(), model.decoder, model.groups, 0.0),
             )
         anchors = pool_anchors(self.state.anchors, self._lead_anchors, model.n_anchors_per_class)
-        return CoordinatorState(self.number, model, anchors, self._totals, dict(self._n_cases), frozenset(self.counted))
+        return CoordinatorState(
+            self.number, model, anchors, self._denominators, dict(self._n_cases), frozenset(self.counted)
+        )
 
     def _expectation(self) -> Expectation:
         rules = self.rules

@@ -36,7 +36,8 @@ class HandOver:
         decoder: the fusion decoder's filters, without those known to be personal at the site; None where decoders do
             not travel.
         anchors: the leads' anchors; None while there are none.
-        importance_totals: filter group -> (F,) sum of the sites' importance in the last round that was aggregated.
+        share_denominators: filter group -> (F,) of the last round that was aggregated; a site's importance over it is
+            the share of its update in the aggregate.
         n_cases_total: training cases of all sites that send updates.
         counted: whether the participant's update of the last round entered the sums.
     """
@@ -46,7 +47,7 @@ class HandOver:
     encoders: Mapping[str, Parameters]
     decoder: FilterSubset | None
     anchors: Anchors | None
-    importance_totals: Mapping[str, Tensor]
+    share_denominators: Mapping[str, Tensor]
     n_cases_total: int
     counted: bool
 

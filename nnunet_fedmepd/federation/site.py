@@ -18,7 +18,6 @@ from torch import Tensor
 
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver, LeadUpdate, Parameters, SiteUpdate
-from nnunet_fedmepd.maths.aggregation import LEAD_SHARE
 from nnunet_fedmepd.maths.parameters import (
     FilterGroup,
     FilterSubset,
@@ -52,7 +51,6 @@ class SiteRules:
         n_cases: its training cases.
         groups: filters of the fusion decoder.
         personalization: how filters become personal; None keeps all of them shared.
-        lead_share: lambda of the coordinator, for leave-one-out.
         by_cases: whether, without personalization, a filter counts by the site's cases instead of equally.
     """
 
@@ -60,7 +58,6 @@ class SiteRules:
     n_cases: int
     groups: Sequence[FilterGroup]
     personalization: PersonalizationSettings | None
-    lead_share: float = LEAD_SHARE
     by_cases: bool = False
 
 
@@ -219,7 +216,7 @@ def _judged(
     share = None
     if settings.leave_one_out:
         sent = state.sent if hand_over.counted else {name: torch.zeros_like(h) for name, h in state.sent.items()}
-        share = own_share(sent, hand_over.importance_totals, rules.lead_share)
+        share = own_share(sent, hand_over.share_denominators)
     case_share = rules.n_cases / max(hand_over.n_cases_total, rules.n_cases)
     lead_change = delta(received, state.received)
     evidence = RoundEvidence(state.round_number, lead_change, state.update, case_share, share)

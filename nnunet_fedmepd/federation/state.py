@@ -22,7 +22,7 @@ _PERSONALIZATION = ("patience", "importance", "shared", "lead_average", "site_av
 def flatten_coordinator(state: CoordinatorState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a coordinator's state as tensors and header; `restore_coordinator` is the inverse."""
     tensors = put_nested("encoder", state.model.encoders) | put("decoder", state.model.decoder)
-    tensors |= put("importance_total", state.importance_totals)
+    tensors |= put("share_denominator", state.share_denominators)
     header = {"round_number": state.round_number, "n_cases": dict(state.n_cases), "counted": sorted(state.counted)}
     anchor_tensors, membership = flatten_anchors(state.anchors)
     return tensors | anchor_tensors, header | {"membership": membership}
@@ -34,7 +34,7 @@ def restore_coordinator(tensors: Mapping[str, Tensor], header: Mapping[str, Any]
         header["round_number"],
         replace(model, encoders=take_nested(tensors, "encoder"), decoder=take(tensors, "decoder")),
         restore_anchors(tensors, header["membership"]),
-        take(tensors, "importance_total"),
+        take(tensors, "share_denominator"),
         header["n_cases"],
         frozenset(header["counted"]),
     )

@@ -34,7 +34,7 @@ from nnunet_fedmepd.federation.tensors import (
 from nnunet_fedmepd.maths.parameters import ParameterError
 
 SECTIONS: dict[type, frozenset[str]] = {
-    HandOver: frozenset({"encoder", "decoder_filters", "decoder_masks", "anchors", "importance_total"}),
+    HandOver: frozenset({"encoder", "decoder_filters", "decoder_masks", "anchors", "share_denominator"}),
     SiteUpdate: frozenset({"encoder", "decoder_filters", "decoder_masks", "importance"}),
     LeadUpdate: frozenset({"encoder", "decoder", "anchors"}),
 }
@@ -112,7 +112,7 @@ def tensors_of(message: Message) -> dict[str, Tensor]:
     flat |= put_filters("decoder", message.decoder)
     if isinstance(message, SiteUpdate):
         return flat | put("importance", message.importance)
-    return flat | _put_anchors(message.anchors) | put("importance_total", message.importance_totals)
+    return flat | _put_anchors(message.anchors) | put("share_denominator", message.share_denominators)
 
 
 def _scalars(message: Message) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _hand_over(flat: Mapping[str, Tensor], header: Mapping[str, Any]) -> HandOve
         encoders=take_nested(flat, "encoder"),
         decoder=take_filters(flat, "decoder"),
         anchors=_take_anchors(flat),
-        importance_totals=take(flat, "importance_total"),
+        share_denominators=take(flat, "share_denominator"),
         **header,
     )
 

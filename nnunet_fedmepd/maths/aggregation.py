@@ -190,11 +190,16 @@ def decoder_mean(
     return result
 
 
-def importance_totals(total: WeightedSum, groups: Sequence[FilterGroup]) -> dict[str, Tensor]:
-    """Return group name -> (F,) float64 sum_i h_ij, 0 where no site shares; sites need it for leave-one-out."""
+def share_denominators(
+    total: WeightedSum, groups: Sequence[FilterGroup], lead_share: float = LEAD_SHARE
+) -> dict[str, Tensor]:
+    """Return group name -> (F,) float64 sum_i h_ij / (1 - lam), 0 where no site moves the lead's filter.
+
+    A site's h_ij over it is the share of the site's update in the aggregate, which leave-one-out needs.
+    """
     return {
-        group.name: total.weights[group.name].value()
-        if group.name in total.weights
+        group.name: total.weights[group.name].value() / (1 - lead_share)
+        if group.name in total.weights and lead_share < 1
         else torch.zeros(group.n_filters, dtype=torch.float64)
         for group in groups
     }

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_fedmepd.errors import ConfigurationError
-from nnunet_fedmepd.maths.aggregation import LEAD_SHARE
 from nnunet_fedmepd.maths.parameters import (
     FilterGroup,
     ParameterError,
@@ -267,18 +266,15 @@ def leave_one_out(
     return result
 
 
-def own_share(
-    importance: Mapping[str, Tensor], totals: Mapping[str, Tensor], lead_share: float = LEAD_SHARE
-) -> dict[str, Tensor]:
-    """Return (1 - lam) * h_ij / sum_k h_kj for each filter, 0 where no site shares it.
+def own_share(importance: Mapping[str, Tensor], denominators: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return (1 - lam) * h_ij / sum_k h_kj for each filter, 0 where no site moves it.
 
     Args:
         importance: group name -> (F,) h_ij that the site sent in this round, 0 where the filter was personal and
             everywhere where its update did not enter the sum.
-        totals: group name -> (F,) sum_k h_kj, which the coordinator announces.
-        lead_share: lam.
+        denominators: group name -> (F,) sum_k h_kj / (1 - lam), which the coordinator announces.
     """
-    return {name: (1 - lead_share) * _ratio(h.double(), totals[name].double()) for name, h in importance.items()}
+    return {name: _ratio(h.double(), denominators[name].double()) for name, h in importance.items()}
 
 
 def average_updates(average: Mapping[str, Tensor], update: Mapping[str, Tensor], memory: float) -> dict[str, Tensor]:

@@ -288,7 +288,6 @@ class SiteWorker:
             training.n_cases,
             training.filter_groups,
             federation.personalization if partial else None,
-            federation.method.lead_share,
             federation.method.site_weights == "cases",
         )
 

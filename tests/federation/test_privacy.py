@@ -135,7 +135,7 @@ def test_the_choice_of_personal_filters_and_the_importance_tell_no_more_than_the
         hand_over,
         round_number=2,
         decoder=replace(hand_over.decoder, values=moved),
-        importance_totals={"decoder.conv": torch.full((4,), 2.0, dtype=torch.float64)},
+        share_denominators={"decoder.conv": torch.full((4,), 2.0, dtype=torch.float64)},
         n_cases_total=20,
     )
     next_turns = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,13 +131,14 @@ def test_a_personal_filter_is_the_sites_own_from_then_on_and_the_leads_stays_its
 
 
 def test_masks_patience_and_importance_are_those_that_a_server_with_every_update_would_compute():
-    own, lead, state = drift_apart(1)
-    reference, before = fresh(GROUPS, QUICK), model().decoder
+    published = replace(QUICK, leave_one_out=False)
+    own, lead, state = drift_apart(1, published)
+    reference, before = fresh(GROUPS, published), model().decoder
     for number in range(1, 6):
         after = state.model.decoder
         site_change = delta({n: own.own[n] for n in before}, own_start(own, before, reference))
         evidence = RoundEvidence(number, delta(after, before), site_change, 1.0)
-        (reference, _), before = personalize(reference, evidence, GROUPS, QUICK), after
+        (reference, _), before = personalize(reference, evidence, GROUPS, published), after
         state = run_round(state, [own, lead])
         for name in ("patience", "importance", "shared"):
             ours, theirs = getattr(own.state.personalization, name), getattr(reference, name)
@@ -241,7 +243,16 @@ def test_leave_one_out_takes_the_sites_own_push_out_of_what_it_is_judged_by():
         return loud.masks()["decoder.conv"]
 
     assert not outvoted(settings).any()
-    assert outvoted(PersonalizationSettings(patience=1, warm_up_rounds=0)).all()
+    assert outvoted(replace(settings, leave_one_out=False)).all()
+
+
+def test_leave_one_out_takes_all_of_a_sites_own_push_out_where_nobody_leads():
+    settings = replace(QUICK, patience=1, leave_one_out=True)
+    loud = site("loud", training=by(-10.0), personalization=settings)
+    state = start()
+    for _ in range(2):
+        state = run_round(state, [loud, site("b", training=by(1.0))])
+    assert not loud.masks()["decoder.conv"].any(), "the only other site moved the other way"
 
 
 def test_a_leads_anchors_reach_the_sites_in_the_next_round_as_they_are():

@@ -14,7 +14,7 @@ from nnunet_fedmepd.maths.aggregation import (
     encoder_contribution,
     encoder_means,
     filter_contribution,
-    importance_totals,
+    share_denominators,
     weigh_encoders,
     weigh_filters,
 )
@@ -102,7 +102,7 @@ def test_a_round_in_which_no_site_replies_leaves_everything_as_it_was():
     encoders = {"T1": encoder("T1", 9)}
     assert_equal(encoder_means(WeightedSum(), encoders)["T1"], encoders["T1"])
     assert_equal(decoder_mean(WeightedSum(), random_decoder(0), GROUPS), random_decoder(0))
-    assert importance_totals(WeightedSum(), GROUPS)["up"].tolist() == [0, 0, 0]
+    assert share_denominators(WeightedSum(), GROUPS)["up"].tolist() == [0, 0, 0]
 
 
 def test_a_filter_moves_to_the_importance_weighted_mean_of_those_who_share_it():
@@ -115,10 +115,12 @@ def test_a_filter_moves_to_the_importance_weighted_mean_of_those_who_share_it():
     a = contribution(decoder(8), masks([1, 1], [1, 0, 0]), importance([1, 3], [1, 0, 0]))
     b = contribution(decoder(16), masks([1, 1], [0, 1, 0]), importance([1, 1], [0, 2, 0]))
     assert rows(decoder_mean(a + b, decoder(0), GROUPS, lead_share=0.5)) == [[6, 5], [4, 8, 0]]
-    assert {name: h.tolist() for name, h in importance_totals(a + b, GROUPS).items()} == {
-        "conv": [2, 4],
-        "up": [1, 2, 0],
+    assert {name: h.tolist() for name, h in share_denominators(a + b, GROUPS, 0.5).items()} == {
+        "conv": [4, 8],
+        "up": [2, 4, 0],
     }
+    nothing = share_denominators(a + b, GROUPS, lead_share=1.0)
+    assert all(h.tolist() == [0] * len(h) for h in nothing.values()), "a lead that keeps all is moved by nobody"
 
 
 def test_the_lead_keeps_three_tenths_of_its_own_filter():
@@ -138,7 +140,7 @@ def test_a_shared_filter_without_importance_has_no_say():
 
 def test_importance_of_a_personal_filter_is_not_counted():
     personal = contribution(decoder(8), masks([1, 0], [1, 1, 1]), ONES)
-    assert importance_totals(personal, GROUPS)["conv"].tolist() == [1, 0]
+    assert share_denominators(personal, GROUPS, 0.0)["conv"].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunet_fedmepd.errors import ConfigurationError
-from nnunet_fedmepd.maths.aggregation import WeightedSum, decoder_mean, importance_totals, weigh_filters
+from nnunet_fedmepd.maths.aggregation import WeightedSum, decoder_mean, share_denominators, weigh_filters
 from nnunet_fedmepd.maths.parameters import (
     FilterGroup,
     ParameterError,
@@ -62,7 +62,7 @@ def judge(*arguments):
 
 
 def settings(**changes):
-    return PersonalizationSettings(**{"warm_up_rounds": 0, "patience": 3, **changes})
+    return PersonalizationSettings(**{"warm_up_rounds": 0, "patience": 3, "leave_one_out": False, **changes})
 
 
 def evidence(lead, site, round_number=1, case_share=0.5, own_share=None):
@@ -209,7 +209,7 @@ def test_a_site_that_misses_rounds_goes_on_where_it_was():
 
 def test_leave_one_out_takes_the_sites_own_part_from_the_leads_update():
     """Two sites with h = 1 and 3: site 1 (update 10, 0) has a share 0.7 / 4 in the lead's, which itself adds (0, 1)."""
-    share = own_share({"g": torch.tensor([1.0])}, {"g": torch.tensor([4.0], dtype=torch.float64)})
+    share = own_share({"g": torch.tensor([1.0])}, {"g": torch.tensor([4 / 0.7], dtype=torch.float64)})
     assert share["g"].item() == pytest.approx(0.175)
     others_and_lead = torch.tensor([[0.7 * 3 / 4 * 2, 1.0]])
     lead = {"w": others_and_lead + 0.175 * torch.tensor([[10.0, 0]])}
@@ -380,12 +380,12 @@ def test_sites_reach_the_numbers_of_a_server_that_holds_all_updates_and_masks(se
             assert value == pytest.approx(reference[key], abs=1e-6)
         lead_after = train(aggregated, lead_way, generator)
 
-        totals = importance_totals(total, GROUPS)
+        denominators = share_denominators(total, GROUPS, LAM)
         site_updates = {site: server.filters(s.site_update) for site, s in sent.items()}
         server.judge(number, leads_updates(server, lead, aggregated, lead_after, site_updates, leave_out), site_updates)
         for site, state in states.items():
             lead_update = delta(dense(select(lead_after, GROUPS, state.shared), GROUPS), sent[site].lead_before)
-            share = own_share(sent[site].share_sent, totals, LAM) if leave_out else None
+            share = own_share(sent[site].share_sent, denominators) if leave_out else None
             seen = RoundEvidence(number, lead_update, sent[site].site_update, cases[site] / 37, share)
             states[site] = judge(state, seen, GROUPS, rules)
         lead = lead_after
