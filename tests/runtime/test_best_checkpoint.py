@@ -17,7 +17,8 @@ from tests.runtime.small_federation import CONSOLE, OWNED, UNROUNDED, results_fo
 ROUNDS = 3
 # With this learning rate, and these very updates, some models get worse and others better.
 TRAINING = {"num_iterations_per_epoch": 3, "initial_lr": 1.0}
-FEDERATION = small_federation(ROUNDS, run={"fold": 0}, training=TRAINING, method=UNROUNDED)
+METHOD = {**UNROUNDED, "personalization": {"leave_one_out": False}}
+FEDERATION = small_federation(ROUNDS, run={"fold": 0}, training=TRAINING, method=METHOD)
 
 
 @pytest.fixture
