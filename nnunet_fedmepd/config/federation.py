@@ -98,10 +98,10 @@ class MethodTable(Table):
         fine_tuning_share: share of the rounds, at the end, in which every site and lead trains on alone, from the last
             exchange.
         optimizer_state: `keep` moments over rounds or `reset` them, which was worse (tests/benchmarks/results,
-            `evidence_small`).
+            `evidence_small_nnunet_loss`).
         codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
             and make up for it in the next round. `int8` cost Dice in one of two trials (tests/benchmarks/results,
-            `evidence_small`).
+            `evidence_small_earlier`).
         personalization: how filters become personal, overrides of `PersonalizationSettings`; where not given,
             warm_up_rounds is the published share of the rounds, and patience their cube root.
         privacy: how sites protect their updates; None: they do not.
