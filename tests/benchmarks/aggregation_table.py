@@ -98,5 +98,6 @@ def seconds_of_agreement() -> float:
     whole = parameters_of(network)
     lead, site = ({name: whole[name] * factor for name in names} for factor in (0.01, 0.02))
     settings = PersonalizationSettings(warm_up_rounds=0)
-    state, evidence = fresh(groups, settings), RoundEvidence(1, lead, site, 0.1)
+    own_share = {group.name: torch.full((group.n_filters,), 0.1, dtype=torch.float64) for group in groups}
+    state, evidence = fresh(groups, settings), RoundEvidence(1, lead, site, 0.1, own_share)
     return interleaved_seconds({"judge": lambda: personalize(state, evidence, groups, settings)}, 5)["judge"]

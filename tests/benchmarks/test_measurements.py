@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks import speed
+from tests.benchmarks.aggregation_table import seconds_of_agreement
 from tests.benchmarks.measurements import Measured, saved_bytes
 from tests.benchmarks.speed import worsened
 
@@ -53,3 +54,7 @@ def test_saved_activations_are_counted_once_and_without_parameters():
         return (layer(inputs) + layer(inputs)).sum()
 
     assert saved_bytes(forward, layer) == inputs.nbytes
+
+
+def test_agreement_is_timed_as_sites_judge_by_default():
+    assert seconds_of_agreement() > 0
