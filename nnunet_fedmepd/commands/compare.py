@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_fedmepd.evaluation.convergence import converge
     from nnunet_fedmepd.evaluation.convergence_table import convergence_table
     from nnunet_fedmepd.runtime.comparing import Comparison, Scoring
+    from nnunet_fedmepd.runtime.devices import devices_of_workers
     from nnunet_fedmepd.runtime.evaluating import Predicting
-    from nnunet_fedmepd.runtime.workers import default_device
 
     console = Console(soft_wrap=True, highlight=False)
     federation = load_federation(args.file).on(args.devices, args.workers)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("--drop-small chooses its limits on validation cases: give a fold, such as --fold 0.")
     methods, out = parse_methods(args.methods, federation), args.out.resolve()
     baseline = _baseline(args.baseline, [method.name for method in methods])
-    device = next(iter(federation.run.devices), default_device())
+    device = "cpu" if args.show else devices_of_workers(federation.run)[0]  # showing predicts nothing
     scoring = Scoring(Predicting(device, args.mirroring), args.drop_small)
     comparison = Comparison(methods, _seeds(args.seeds), out, scoring, args.pooled_factor, console)
     if federation.run.fold == "all":

@@ -59,9 +59,9 @@ def evaluate(finished: FinishedRun, args: argparse.Namespace, device: str = "") 
         args: of `add_options`.
         device: where the options name none; empty: the first GPU, else the CPU.
     """
+    from nnunet_fedmepd.runtime.devices import default_device, require_devices
     from nnunet_fedmepd.runtime.dropping import evaluate_without_small
     from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites, evaluate_subsets
-    from nnunet_fedmepd.runtime.workers import default_device
 
     console = Console(soft_wrap=True, highlight=False)
     if args.drop_small and args.split == "val":
@@ -80,7 +80,9 @@ def evaluate(finished: FinishedRun, args: argparse.Namespace, device: str = "") 
             console.print(f"site {site.name}: not trained in this run, nothing to evaluate")
     _tell_what_is_left_out(targets, console)
     folder = EvaluationFolder(finished.path, args.checkpoint, args.split)
-    predicting = Predicting(args.device or device or default_device(), args.mirroring)
+    chosen = args.device or device or default_device()
+    require_devices([chosen])
+    predicting = Predicting(chosen, args.mirroring)
     if args.drop_small:
         validation = finished.site_models(args.checkpoint, "val")
         scores = evaluate_without_small(targets, validation, folder, predicting, console)

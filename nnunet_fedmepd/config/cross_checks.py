@@ -150,7 +150,7 @@ def _run_mistakes(file: Mapping[str, Any]) -> Iterator[str]:
         for device in devices:
             if not _DEVICE.fullmatch(device):
                 yield f"run.devices: {device!r} is no device; expected cpu, mps, cuda or cuda:NUMBER"
-        if isinstance(workers, int) and _share_a_gpu(devices, workers) and not run.get("share_devices", False):
+        if isinstance(workers, int) and share_a_gpu(devices, workers) and not run.get("share_devices", False):
             yield (
                 f"run.workers: {workers} workers would share GPUs of the devices {', '.join(devices)}; name a GPU for "
                 "each, or set share_devices = true to allow it"
@@ -163,8 +163,8 @@ def _run_mistakes(file: Mapping[str, Any]) -> Iterator[str]:
         yield f"run.fold: there is no fold {fold}; expected 'all' or 0 to {FOLDS[-1]}"
 
 
-def _share_a_gpu(devices: Sequence[str], workers: int) -> bool:
-    """Return whether two workers get the same GPU; without devices none is known, which is for the runtime to see."""
+def share_a_gpu(devices: Sequence[str], workers: int) -> bool:
+    """Return whether two workers get the same GPU; without devices none is known yet."""
     gpus = ["cuda:0" if device == "cuda" else device for device in devices[:workers] if device != "cpu"]
     return len(set(gpus)) < len(gpus) or (bool(gpus) and workers > len(devices))
 

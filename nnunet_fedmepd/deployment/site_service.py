@@ -64,9 +64,16 @@ def serve(kit: SiteKit, stop: threading.Event | None = None, overwrite: bool = F
 def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported late
     import torch
 
-    from nnunet_fedmepd.runtime.workers import claim_device, default_device, load_data_in_the_training_process
+    from nnunet_fedmepd.runtime.devices import (
+        claim_device,
+        default_device,
+        load_data_in_the_training_process,
+        require_devices,
+    )
 
-    device = claim_device(name or default_device(), os.cpu_count() or 1)
+    chosen = name or default_device()
+    require_devices([chosen])
+    device = claim_device(chosen, os.cpu_count() or 1)
     if device == "cpu":
         load_data_in_the_training_process()
     return torch.device(device)

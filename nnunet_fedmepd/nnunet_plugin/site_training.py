@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from torch import Tensor
 
 from nnunet_fedmepd.maths.anchors import AnchorState
@@ -78,7 +79,9 @@ class SiteTraining:
             self.trainer.take_role(is_lead)
             self.trainer.on_train_start()
             self.suspend()
-        self.n_cases = len(self.trainer.dataloader_train.data_loader.indices)
+        loader = self.trainer.dataloader_train
+        patches = loader.generator if isinstance(loader, NonDetMultiThreadedAugmenter) else loader.data_loader
+        self.n_cases = len(patches.indices)
 
     @property
     def parts(self) -> NetworkParts:
@@ -175,7 +178,13 @@ class SiteTraining:
         self.suspend()
 
     def suspend(self) -> None:
-        """Take model and optimizer off the device."""
+        """Take model and optimizer off the device, and end nnU-Net's data workers, which the next batch starts again.
+
+        A waiting worker looks 500 times a second whether it may go on; a federation in turns has 18 for every site.
+        """
+        for loader in (self.trainer.dataloader_train, self.trainer.dataloader_val):
+            if isinstance(loader, NonDetMultiThreadedAugmenter):
+                loader._finish()
         self._move(torch.device("cpu"))
         if self.trainer.device.type == "cuda":
             torch.cuda.empty_cache()

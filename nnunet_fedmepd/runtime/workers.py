@@ -19,6 +19,7 @@ from nnunet_fedmepd.config.federation import Federation, SiteTable
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.messages import Anchors, HandOver
 from nnunet_fedmepd.federation.wire import decode, encode
+from nnunet_fedmepd.runtime.devices import claim_device, devices_of_workers, load_data_in_the_training_process
 from nnunet_fedmepd.runtime.orphans import end_with_parent
 from nnunet_fedmepd.runtime.profiling import NoProfile, Profile
 from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker, TurnResult
@@ -26,6 +27,8 @@ from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker, TurnResult
 Advance = Callable[[str], None]
 # Between our own processes: no stranger sends anything here.
 _NO_LIMIT = 2**62
+# Any other GPU must be made the only visible one, in a process that has seen none before.
+_TAKEN_AS_THEY_ARE = ("cpu", "mps", "cuda", "cuda:0")
 
 
 @dataclass(frozen=True)
@@ -177,46 +180,17 @@ def _cost(site: SiteTable) -> int:
 
 
 def start_workers(settings: WorkerSettings) -> Workers:
-    """Return what the federation file asks for."""
-    devices, workers = list(settings.federation.run.devices) or [default_device()], settings.federation.run.workers
+    """Return what the federation file asks for.
+
+    Raises:
+        ConfigurationError: this machine has no such device, or workers would share a GPU unasked.
+    """
+    devices = devices_of_workers(settings.federation.run)
     if all(device == "cpu" for device in devices):
         load_data_in_the_training_process()
-    if workers == 1:
+    if len(devices) == 1 and devices[0] in _TAKEN_AS_THEY_ARE:
         return OwnProcess(settings, devices[0])
-    return ProcessPool(settings, [devices[i % len(devices)] for i in range(workers)])
-
-
-def default_device() -> str:
-    """Return the first GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return "cuda:0"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def load_data_in_the_training_process() -> None:
-    """Start no data workers of nnU-Net, unless nnUNet_n_proc_DA says otherwise.
-
-    On a CPU they would compete with the training, and what they draw could not be repeated.
-    """
-    os.environ.setdefault("nnUNet_n_proc_DA", "0")
-
-
-def claim_device(device: str, n_threads: int) -> str:
-    """Prepare a new process for a device, and return what it is called there.
-
-    nnU-Net always takes the first visible GPU, so only one is left visible.
-
-    Args:
-        device: such as `cuda:1` or `cpu`.
-        n_threads: of a training on the CPU, unless OMP_NUM_THREADS says otherwise.
-    """
-    kind, _, number = device.partition(":")
-    if kind == "cuda" and number:
-        os.environ["CUDA_VISIBLE_DEVICES"] = number
-    if kind == "cpu":
-        os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return kind
+    return ProcessPool(settings, devices)
 
 
 _worker: SiteWorker | None = None
