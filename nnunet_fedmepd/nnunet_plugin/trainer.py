@@ -20,6 +20,7 @@ from nnunet_fedmepd.errors import ConfigurationError, UnsupportedError
 from nnunet_fedmepd.maths.anchors import momentum_for
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet, present_modalities
 from nnunet_fedmepd.nnunet_plugin.anchor_collection import AnchorCollector
+from nnunet_fedmepd.nnunet_plugin.compilation import let_every_site_compile
 from nnunet_fedmepd.nnunet_plugin.host_memory import keep_freed_memory
 from nnunet_fedmepd.nnunet_plugin.losses import (
     FedMEPDLoss,
@@ -85,6 +86,10 @@ class FedMEPDTrainer(nnUNetTrainer):
             self.settings.anchor_momentum or momentum_for(self.num_epochs),
             self.settings.seed,
         )
+
+    def initialize(self) -> None:
+        let_every_site_compile()
+        super().initialize()
 
     @property
     def bare_network(self) -> FedMEPDNet:
