@@ -45,7 +45,7 @@ class TrainingStep:
         images: (B, M, X, Y, Z).
         targets: (B, 1, ...) labels, high to low resolution.
         loss: of output and targets.
-        bf16: whether forward and loss run under bf16 autocast.
+        bf16: whether forward and loss run under bf16 autocast on a CPU.
     """
 
     name: str
@@ -56,20 +56,32 @@ class TrainingStep:
     bf16: bool = False
 
     def __post_init__(self) -> None:
+        self.device = self.images.device
         self.optimizer = torch.optim.AdamW(self.network.parameters(), 1e-4)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.device.type == "cuda")
+
+    def on_gpu(self, compiled: bool) -> TrainingStep:
+        """Return the step as nnU-Net takes it on a GPU: in float16 with a scaled loss, compiled or not."""
+        network = self.network.to("cuda")
+        targets = [target.to("cuda") for target in self.targets]
+        step = TrainingStep(self.name, network, self.images.to("cuda"), targets, self.loss)
+        step.network = torch.compile(network) if compiled else network
+        return step
 
     def forward(self) -> Tensor:
         """Return the loss."""
-        with autocast_for(torch.device("cpu"), self.bf16):
+        with autocast_for(self.device, self.bf16):
             output = self.network(self.images)
             ready = ready_for_loss(output) if isinstance(output, TrainingOutput) else output
             return self.loss(ready, self.targets)
 
     def __call__(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.forward().backward()
+        self.scaler.scale(self.forward()).backward()
+        self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
 
 def compared_steps(modalities: Sequence[str], patch: int, batch: int) -> list[TrainingStep]:

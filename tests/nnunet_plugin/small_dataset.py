@@ -47,10 +47,10 @@ class SmallDataset:
     def description(self) -> dict[str, Any]:
         return json.loads((self.raw / "dataset.json").read_text())
 
-    def trainer(self, configuration: str = "3d_fullres", **plan_changes: Any) -> FedMEPDTrainer:
+    def trainer(self, configuration: str = "3d_fullres", device: str = "cpu", **plan_changes: Any) -> FedMEPDTrainer:
         """Return a trainer of all cases, as nnUNetv2_train would make it."""
         plans = {**self.plans, "continue_training": False, **plan_changes}
-        return FedMEPDTrainer(plans, configuration, "all", self.description, torch.device("cpu"))
+        return FedMEPDTrainer(plans, configuration, "all", self.description, torch.device(device))
 
 
 def write_case(
