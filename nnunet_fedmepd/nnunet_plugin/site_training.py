@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,10 +182,12 @@ class SiteTraining:
         """Take model and optimizer off the device, and end nnU-Net's data workers, which the next batch starts again.
 
         A waiting worker looks 500 times a second whether it may go on; a federation in turns has 18 for every site.
+        Where they are not forked they take ten seconds to start, and are left waiting.
         """
-        for loader in (self.trainer.dataloader_train, self.trainer.dataloader_val):
-            if isinstance(loader, NonDetMultiThreadedAugmenter):
-                loader._finish()
+        if multiprocessing.get_start_method() == "fork":
+            for loader in (self.trainer.dataloader_train, self.trainer.dataloader_val):
+                if isinstance(loader, NonDetMultiThreadedAugmenter):
+                    loader._finish()
         self._move(torch.device("cpu"))
         if self.trainer.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -34,6 +34,7 @@ from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
 from nnunet_fedmepd.runtime.layer_report import layer_report
+from nnunet_fedmepd.runtime.orphans import end_forks_with_this_process
 from nnunet_fedmepd.runtime.privacy_ledger import PrivacyError, PrivacyLedger
 from nnunet_fedmepd.runtime.profiling import NoProfile, Stopwatch
 from nnunet_fedmepd.runtime.run_folder import RunFolder
@@ -96,6 +97,7 @@ class SiteWorker:
         device: torch.device,
         profile: NoProfile,
     ) -> None:
+        end_forks_with_this_process()  # nnU-Net's data workers would draw on, for nobody
         self.profile = profile
         self.federation, self.folder, self.run_id = federation, RunFolder(run_folder), run_id
         self.sites, self.device = sites, device

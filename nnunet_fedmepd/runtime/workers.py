@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method, set_start_method
 from pathlib import Path
 from typing import Protocol
 
@@ -116,7 +116,7 @@ class ProcessPool:
     def __init__(self, settings: WorkerSettings, devices: Sequence[str]) -> None:
         share = max(1, (os.cpu_count() or 1) // len(devices))
         self._processes = [
-            ProcessPoolExecutor(1, get_context("spawn"), _start_process, (settings, device, share))
+            ProcessPoolExecutor(1, get_context("spawn"), _start_process, (settings, device, share, get_start_method()))
             for device in devices
         ]
         self._process_ids = [process.submit(os.getpid) for process in self._processes]
@@ -196,10 +196,11 @@ def start_workers(settings: WorkerSettings) -> Workers:
 _worker: SiteWorker | None = None
 
 
-def _start_process(settings: WorkerSettings, device: str, n_threads: int) -> None:
-    """Prepare a new process."""
+def _start_process(settings: WorkerSettings, device: str, n_threads: int, start_method: str) -> None:
+    """Prepare a new process; its own children, nnU-Net's data workers, start as those of the main process would."""
     global _worker  # noqa: PLW0603  # one worker a process, kept between turns
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
+    set_start_method(start_method, force=True)  # a spawned process spawns, which takes each child ten seconds
     end_with_parent()  # an orphan would train on, for nobody
     _worker = _build_worker(settings, claim_device(device, n_threads))
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
 
 from nnunet_fedmepd.runtime.local import LocalRun, NoObserver
 from nnunet_fedmepd.runtime.preparation import prepare
 from nnunet_fedmepd.runtime.run_folder import RunFolder, flat_differences
 from nnunet_fedmepd.runtime.running import identity
 from nnunet_fedmepd.runtime.workers import WorkerSettings, start_workers
+from tests.processes import finding_tests, is_there
 from tests.runtime.small_federation import small_federation
 
 
@@ -35,3 +44,46 @@ def test_a_site_that_waits_for_its_turn_keeps_no_data_workers(datasets, tmp_path
     LocalRun(prepared, run_id, folder, NoObserver(), start=Watched).run()
     assert waiting == [0] * 6, "three sites, two rounds"
     assert set(training) <= {2, 3}, "two that draw training patches, one for validation once it is needed"
+
+
+TRAINS = """
+import sys
+from pathlib import Path
+from tests.runtime.small_federation import run, small_federation
+endless = {"num_iterations_per_epoch": 1_000_000}
+run(small_federation(run={"workers": int(sys.argv[1])}, training=endless), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_data_workers_end_with_a_training_that_is_killed(datasets, tmp_path, n_workers):
+    environment = {**os.environ, **finding_tests(), "nnUNet_n_proc_DA": "2"}
+    command = [sys.executable, "-c", TRAINS, str(n_workers), tmp_path / "run"]
+    with subprocess.Popen(command, env=environment) as training:
+        try:
+            forked = _first_forks(training)
+        finally:
+            training.kill()
+    until = time.monotonic() + 30
+    while any(is_there(process) for process in forked):
+        assert time.monotonic() < until, "they wait on, for nobody"
+        time.sleep(0.1)
+
+
+def _first_forks(training: subprocess.Popen) -> set[int]:
+    until, forks = time.monotonic() + 120, set()
+    while len(forks) < 2:
+        assert training.poll() is None, "it has ended"
+        assert time.monotonic() < until, "no data workers were seen"
+        forks = _forks(psutil.Process(training.pid))
+    return forks
+
+
+def _forks(process: psutil.Process) -> set[int]:
+    """Return which descendants of a process have the command line of the process that started them, as forks do."""
+    forks = set()
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error, AttributeError):  # it has ended
+            if child.cmdline() == child.parent().cmdline():
+                forks.add(child.pid)
+    return forks
