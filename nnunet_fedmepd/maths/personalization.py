@@ -38,6 +38,7 @@ from nnunet_fedmepd.maths.parameters import (
 PUBLISHED_WARM_UP_ROUNDS = 30
 PUBLISHED_ROUNDS = 1000
 
+_ROUNDING = 2.0**-23  # of float32, relative: what is left of a difference that is no larger is no change
 _BLOCK = 32768  # values of an update; two updates' in float64 take 512 KiB
 
 
@@ -163,19 +164,21 @@ def personalize(
     lead, site = evidence.lead_update, evidence.site_update
     check_groups(site, groups)
     check_alike(lead, site, "The lead's update")
-    if settings.leave_one_out:
-        if evidence.own_share is None:
-            raise ConfigurationError("Leave-one-out needs the site's own share in the lead's update; none was given.")
-        lead = leave_one_out(lead, site, groups, evidence.own_share)
-    lead_average = average_updates(state.lead_average, lead, settings.update_memory)
-    site_average = average_updates(state.site_average, site, settings.update_memory)
-    compared = compare(lead, site, groups)
-    cosines = agreement(lead_average, site_average, groups) if settings.update_memory > 0 else compared.cosines
-    judged = beyond_noise(cosines, site, groups, settings.noise_margin)
-    judged_state = update(state, judged, compared.lead_norms, compared.site_norms, evidence.case_share, settings)
+    share = evidence.own_share if settings.leave_one_out else None
+    if settings.leave_one_out and share is None:
+        raise ConfigurationError("Leave-one-out needs the site's own share in the lead's update; none was given.")
+    compared = compare(lead, site, groups, share)
+    cosines, averages = compared.cosines, {}
     if settings.update_memory > 0:
-        judged_state = replace(judged_state, lead_average=lead_average, site_average=site_average)
-    return judged_state, cosines
+        others = lead if share is None else leave_one_out(lead, site, groups, share)
+        averages = {
+            "lead_average": average_updates(state.lead_average, others, settings.update_memory),
+            "site_average": average_updates(state.site_average, site, settings.update_memory),
+        }
+        cosines = agreement(averages["lead_average"], averages["site_average"], groups)
+    judged = beyond_noise(cosines, site, groups, settings.noise_margin)
+    after = update(state, judged, compared.lead_norms, compared.site_norms, evidence.case_share, settings)
+    return replace(after, **averages), cosines
 
 
 def agreement(
@@ -204,9 +207,18 @@ class Comparison:
 
 
 def compare(
-    lead_update: Mapping[str, Tensor], site_update: Mapping[str, Tensor], groups: Sequence[FilterGroup]
+    lead_update: Mapping[str, Tensor],
+    site_update: Mapping[str, Tensor],
+    groups: Sequence[FilterGroup],
+    own_share: Mapping[str, Tensor] | None = None,
 ) -> Comparison:
     """Return how two updates of every filter compare.
+
+    Args:
+        lead_update, site_update: whole parameters.
+        groups: the filters.
+        own_share: group name -> (F,) share of the site's update in the lead's, to be left out of the lead's as
+            `leave_one_out` does, but without making that update; None compares the lead's as it is.
 
     Raises:
         ParameterError: an update is not finite.
@@ -217,6 +229,11 @@ def compare(
         product, lead_square, site_square = torch.from_numpy(np.sum(parts, axis=0))
         if not bool((lead_square + site_square).isfinite().all()):
             raise ParameterError(f"The update of filter group {group.name!r} is not finite; has the training diverged?")
+        if own_share is not None:
+            share = own_share[group.name].double()
+            rest = lead_square - 2 * share * product + share.square() * site_square
+            product = product - share * site_square
+            lead_square = torch.where(rest > _ROUNDING**2 * lead_square, rest, 0.0)
         lead_norm, site_norm = lead_square.sqrt(), site_square.sqrt()
         result.lead_norms[group.name], result.site_norms[group.name] = lead_norm, site_norm
         result.cosines[group.name] = _ratio(product, lead_norm * site_norm).clamp(-1, 1)

@@ -216,6 +216,23 @@ def test_leave_one_out_takes_the_sites_own_part_from_the_leads_update():
     assert torch.allclose(leave_one_out(lead, vector(10, 0), ONE, share)["w"], others_and_lead)
 
 
+def test_what_is_left_is_compared_as_if_it_had_been_made():
+    lead, site = ({name: torch.randn(shape) for name, shape in SHAPES.items()} for _ in range(2))
+    share = {group.name: torch.rand(group.n_filters) for group in GROUPS}
+    found = compare(lead, site, GROUPS, share)
+    made = compare(leave_one_out(lead, site, GROUPS, share), site, GROUPS)
+    for one, other in zip(dataclasses.astuple(found), dataclasses.astuple(made), strict=True):
+        for group in GROUPS:
+            torch.testing.assert_close(one[group.name], other[group.name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_change_that_is_the_sites_own_share_but_for_rounding_is_none():
+    site = {"w": torch.randn(1, 1000)}
+    share = {"g": torch.tensor([0.175])}
+    compared = compare({"w": 0.175 * site["w"]}, site, ONE, share)
+    assert compared.cosines["g"].tolist() == compared.lead_norms["g"].tolist() == [0]
+
+
 def test_leave_one_out_can_turn_agreement_into_disagreement():
     lead, site = vector(0.5, 0), vector(1, 0)
     plain, left_out = settings(patience=1), settings(patience=1, leave_one_out=True)
