@@ -107,7 +107,7 @@ def _terminals(commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[
                     [installed_program("fedmepd"), *command],
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**environment, "nnUNet_n_proc_DA": "0"},
+                    env={**environment, "nnUNet_n_proc_DA": "1"},  # a process that draws patches, as on a GPU
                 )
         yield terminals
     finally:
