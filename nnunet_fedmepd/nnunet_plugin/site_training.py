@@ -74,6 +74,8 @@ class SiteTraining:
         self.log_file = log_file
         separate_wandb_runs()
         seed_everything(seed)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # as nnUNetv2_train does: patches keep their size
         own_plans = {**deepcopy(dict(plans)), "continue_training": resumes}
         with self._quietly():
             self.trainer = FedMEPDTrainer(own_plans, configuration, fold, deepcopy(dict(dataset_json)), device)  # type: ignore[arg-type]

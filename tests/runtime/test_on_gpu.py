@@ -14,6 +14,8 @@ def test_sites_train_in_turns_or_side_by_side_on_one_gpu(datasets, tmp_path, mon
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     monkeypatch.setenv("nnUNet_compile", "0")  # the shape checks of the tests are no part of what users compile
     weights = run(small_federation(3, run={"devices": [], **sharing}), tmp_path / "run")
+    if not sharing:
+        assert torch.backends.cudnn.benchmark, "as nnUNetv2_train sets it"
     assert len(RunFolder(tmp_path / "run").journal()) == 9, "three sites, three rounds"
     assert all(tensor.isfinite().all() for site in weights.values() for tensor in site.values())
     assert checkpoint("a", 501)["network_weights"]["calibrations.0.in_use"]
