@@ -1,4 +1,6 @@
-"""Shared by all tests: shape checks switched on, one thread, the same random numbers every time, nnU-Net's folders."""
+"""Shared by all tests: how many run side by side, shape checks switched on, one thread, the same random numbers every
+time, nnU-Net's folders.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,11 @@ from jaxtyping import install_import_hook
 install_import_hook(["nnunet_fedmepd.maths", "nnunet_fedmepd.networks"], "beartype.beartype")
 
 torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run four files of tests at a time, or as many as there are cores; a deployment's real processes by themselves."""
+    return 0 if config.option.markexpr == "deployment" else min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
