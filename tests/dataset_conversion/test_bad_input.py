@@ -82,7 +82,9 @@ def test_scan_whose_compressed_bytes_were_altered(release: SmallRelease, raw: Pa
     assert contains(message(release, raw), "Unreadable", TWO, str(file), "found: CRC check failed")
 
 
-@pytest.mark.parametrize("content", [b"", b"This is no image.", gzip.compress(b"Nor is this.")])
+@pytest.mark.parametrize(
+    "content", [b"", b"This is no image.", gzip.compress(b"Nor is this.", mtime=0)], ids=["empty", "text", "gzip"]
+)
 def test_scan_that_is_no_nifti_file(release: SmallRelease, raw: Path, content: bytes) -> None:
     file = release.scan(ONE, "T1")
     file.write_bytes(content)
