@@ -230,6 +230,7 @@ def compare(
         if not bool((lead_square + site_square).isfinite().all()):
             raise ParameterError(f"The update of filter group {group.name!r} is not finite; has the training diverged?")
         if own_share is not None:
+            # Of dW_s - share * dW_i: its product with dW_i, and its square.
             share = own_share[group.name].double()
             rest = lead_square - 2 * share * product + share.square() * site_square
             product = product - share * site_square

@@ -64,9 +64,8 @@ class TrainingStep:
         """Return the step as nnU-Net takes it on a GPU: in float16 with a scaled loss, compiled or not."""
         network = self.network.to("cuda")
         targets = [target.to("cuda") for target in self.targets]
-        step = TrainingStep(self.name, network, self.images.to("cuda"), targets, self.loss)
-        step.network = torch.compile(network) if compiled else network
-        return step
+        trained = torch.compile(network) if compiled else network
+        return TrainingStep(self.name, trained, self.images.to("cuda"), targets, self.loss)
 
     def forward(self) -> Tensor:
         """Return the loss."""

@@ -1,6 +1,5 @@
 """A site's training and prediction on a GPU."""
 
-import os
 import subprocess
 import sys
 import warnings
@@ -28,13 +27,8 @@ def lead(nnunet_paths, monkeypatch):
 
 def command(*words):
     """Run a command of nnU-Net, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "nnunet_fedmepd", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    words = [sys.executable, "-m", "nnunet_fedmepd", *map(str, words)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
