@@ -184,7 +184,7 @@ class SiteTraining:
         """Take model and optimizer off the device, and end nnU-Net's data workers, which the next batch starts again.
 
         A waiting worker looks 500 times a second whether it may go on; a federation in turns has 18 for every site.
-        Where they are not forked they take ten seconds to start, and are left waiting.
+        Where they are not forked each would import everything anew in every round, so there they are left waiting.
         """
         if multiprocessing.get_start_method() == "fork":
             for loader in (self.trainer.dataloader_train, self.trainer.dataloader_val):

@@ -200,7 +200,7 @@ def _start_process(settings: WorkerSettings, device: str, n_threads: int, start_
     """Prepare a new process; its own children, nnU-Net's data workers, start as those of the main process would."""
     global _worker  # noqa: PLW0603  # one worker a process, kept between turns
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
-    set_start_method(start_method, force=True)  # a spawned process spawns, which takes each child ten seconds
+    set_start_method(start_method, force=True)  # else they are spawned, and import everything anew
     end_with_parent()  # an orphan would train on, for nobody
     _worker = _build_worker(settings, claim_device(device, n_threads))
 
