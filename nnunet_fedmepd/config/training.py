@@ -11,7 +11,7 @@ from nnunet_fedmepd.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "FEDMEPD_"
 OPTIMIZERS = ("sgd", "adam", "adamw")
-LOSSES = ("weighted", "nnunet", "published")
+LOSSES = ("annealed", "weighted", "nnunet", "published")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class TrainingSettings:
             others, whose first steps would otherwise be ruled by a few large gradients.
         weight_decay: decoupled from the gradient but in sgd; never applied to weights of absent modalities.
         loss: `weighted` (nnU-Net's Dice + cross entropy weighted by class frequency, scales weighted as in nnU-Net),
-            `nnunet` (the same without the weights) or `published` (as `weighted`, all terms weigh 1).
+            `annealed` (as `weighted` in the first epoch; the weights' exponent falls linearly, so that the last ones
+            are nnU-Net's), `nnunet` (without the weights) or `published` (as `weighted`, all terms weigh 1).
         region_weight: weight of the region maps' loss, all scales together (not in `published`).
         auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (not in `published`).
         anchor_momentum: weight of the old anchor when a lead's anchors move; 0 means that the half-life is the
@@ -55,7 +56,7 @@ class TrainingSettings:
     initial_lr: float = 0.0
     gradient_norm: float = 0.0
     weight_decay: float = 3e-5
-    loss: str = "weighted"
+    loss: str = "annealed"
     region_weight: float = 0.3
     auxiliary_weight: float = 0.2
     anchor_momentum: float = 0.0

@@ -60,18 +60,22 @@ class FrequencyWeightedCE(nn.Module):
 
     Args:
         ignore_label: label whose voxels count for nothing, or None.
+
+    Attributes:
+        strength: exponent of the weights: 1 as published, 0 for none.
     """
 
     def __init__(self, ignore_label: int | None = None) -> None:
         super().__init__()
         self.ignore_label = _NO_LABEL if ignore_label is None else ignore_label
+        self.strength = 1.0
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (B, L, *space) against labels (B, *space)."""
         labels = labels.long()
         counts = torch.stack([(labels == label).sum() for label in range(logits.shape[1])])
         n_voxels = counts.sum().clamp_min(1)
-        weights = (1 - counts / n_voxels).to(logits.dtype)
+        weights = ((1 - counts / n_voxels) ** self.strength).to(logits.dtype)
         loss = functional.cross_entropy(logits, labels, weights, ignore_index=self.ignore_label, reduction="sum")
         return loss / n_voxels
 
@@ -82,16 +86,20 @@ class FrequencyWeightedBCE(nn.Module):
     Args:
         reduction: `mean`, or `none` where nnU-Net leaves out ignored voxels afterwards; in the frequencies they count
             as outside.
+
+    Attributes:
+        strength: exponent of the weights: 1 for the frequencies themselves, 0 for none.
     """
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         self.reduction = reduction
+        self.strength = 1.0
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, H, *space) against regions (B, H, *space), 0 or 1."""
         frequency = target.mean((0, *range(2, target.ndim)), keepdim=True)
-        weights = torch.where(target > 0, 1 - frequency, frequency)
+        weights = torch.where(target > 0, 1 - frequency, frequency) ** self.strength
         return functional.binary_cross_entropy_with_logits(logits, target, weights, reduction=self.reduction)
 
 

@@ -107,12 +107,12 @@ class FedMEPDTrainer(nnUNetTrainer):
             if self.label_manager.has_regions:
                 raise ConfigurationError(
                     "The published loss needs plain labels; this dataset declares overlapping regions. Set the "
-                    "training setting loss to 'weighted', or convert the dataset without --regions."
+                    "training setting loss to 'annealed', or convert the dataset without --regions."
                 )
             loss = FrequencyWeightedDiceCE(self.label_manager.ignore_label)
             return FedMEPDLoss(loss, [1.0] * n_targets, float(len(self.modalities)))
         nnunet_loss = super()._build_loss().loss
-        if self.settings.loss == "weighted":
+        if self.settings.loss != "nnunet":
             nnunet_loss.ce = (
                 FrequencyWeightedBCE(nnunet_loss.ce.reduction)
                 if self.label_manager.has_regions
@@ -139,8 +139,12 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        epoch = self.current_epoch + self.missed_epochs
         if self.missed_epochs:
-            self.lr_scheduler.step(self.current_epoch + self.missed_epochs)
+            self.lr_scheduler.step(epoch)
+        if self.settings.loss == "annealed":
+            # Weighted to the end, tumours come out too large: missing a voxel costs far more than inventing one.
+            self.loss.loss.ce.strength = 1 - epoch / self.num_epochs
 
     def on_epoch_end(self) -> None:
         with self._drawing_only_when_due():

@@ -250,7 +250,7 @@ ONE_MISTAKE = {
     ),
     "impossible training setting": (
         changed("training", loss="l2"),
-        "training.loss: Training setting loss is 'l2'; expected one of weighted, nnunet, published",
+        "training.loss: Training setting loss is 'l2'; expected one of annealed, weighted, nnunet, published",
     ),
     "infinite training setting": (
         changed("training", initial_lr=float("inf")),

@@ -187,7 +187,7 @@ REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [1, 3], "rim": [3]}
 
 
 @pytest.mark.parametrize("regions", [False, True], ids=["labels", "regions"])
-def test_a_rare_voxel_that_is_missed_weighs_more_than_one_that_is_invented_unless_the_loss_is_nnunets(
+def test_a_rare_voxel_that_is_missed_weighs_more_than_one_that_is_invented_less_so_the_longer_training_goes_on(
     regions, monkeypatch
 ):
     changes = {"labels": REGIONS, "regions_class_order": [2, 1, 3]} if regions else {}
@@ -199,13 +199,20 @@ def test_a_rare_voxel_that_is_missed_weighs_more_than_one_that_is_invented_unles
     right = right if regions else torch.cat([-right[:, :1], torch.full_like(right[:, :2], -10), right[:, :1]], 1)
     missed, invented = right.clone(), right.clone()
     missed[..., 0], invented[..., 1] = right[..., 1], right[..., 0]
-    for loss, ratio in ((None, 99), ("nnunet", 1)):
+
+    def ratios():
+        trainer = dataset.trainer()
+        trainer.num_epochs = 4
+        trainer.on_train_start()
+        for trainer.current_epoch, trainer.missed_epochs in ((0, 0), (1, 0), (1, 2)):
+            trainer.on_train_epoch_start()
+            cross_entropy = trainer.loss.loss.ce
+            yield float(cross_entropy(missed, truth) / cross_entropy(invented, truth))
+
+    for loss, expected in ((None, [99, 99**0.75, 99**0.25]), ("weighted", 3 * [99]), ("nnunet", 3 * [1])):
         if loss is not None:
             monkeypatch.setenv("FEDMEPD_LOSS", loss)
-        trainer = dataset.trainer()
-        trainer.initialize()
-        cross_entropy = trainer.loss.loss.ce
-        assert float(cross_entropy(missed, truth) / cross_entropy(invented, truth)) == pytest.approx(ratio, rel=0.01)
+        assert list(ratios()) == pytest.approx(expected, rel=0.01), loss
 
 
 def test_the_published_loss_trains():
