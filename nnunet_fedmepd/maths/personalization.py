@@ -56,7 +56,7 @@ class PersonalizationSettings:
             site must not outweigh all other sites.
         leave_one_out: judge by the lead's change without the site's own share in it (published: with it). With few
             sites a site's own share is large enough to make it agree with itself; without it Dice is 2.3 points
-            higher in the mean of sites over three seeds (tests/benchmarks/results, `evidence_small`).
+            higher in the mean of sites over three seeds (tests/benchmarks/results, `evidence_small_weighted`).
         update_memory: judge by moving averages of dW_s and dW_i with this memory, in [0, 1); 0 judges single rounds.
         noise_margin: |c| up to this many standard deviations of the cosine of two independent random
             updates, 1 / sqrt(D), counts as neither agreement nor disagreement (published: 0).
