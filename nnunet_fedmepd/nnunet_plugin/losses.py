@@ -75,7 +75,8 @@ class FrequencyWeightedCE(nn.Module):
         labels = labels.long()
         counts = torch.stack([(labels == label).sum() for label in range(logits.shape[1])])
         n_voxels = counts.sum().clamp_min(1)
-        weights = ((1 - counts / n_voxels) ** self.strength).to(logits.dtype)
+        # A class that is everywhere keeps the weight of a voxel, which fades as all others do; 0 would stay 0.
+        weights = ((1 - counts / n_voxels).clamp_min(1 / n_voxels) ** self.strength).to(logits.dtype)
         loss = functional.cross_entropy(logits, labels, weights, ignore_index=self.ignore_label, reduction="sum")
         return loss / n_voxels
 
@@ -99,7 +100,8 @@ class FrequencyWeightedBCE(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, H, *space) against regions (B, H, *space), 0 or 1."""
         frequency = target.mean((0, *range(2, target.ndim)), keepdim=True)
-        weights = torch.where(target > 0, 1 - frequency, frequency) ** self.strength
+        one_voxel = target.shape[1] / target.numel()
+        weights = torch.where(target > 0, 1 - frequency, frequency).clamp_min(one_voxel) ** self.strength
         return functional.binary_cross_entropy_with_logits(logits, target, weights, reduction=self.reduction)
 
 
