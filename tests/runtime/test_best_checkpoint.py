@@ -15,8 +15,8 @@ from tests.nnunet_plugin.small_dataset import SmallDataset
 from tests.runtime.small_federation import CONSOLE, OWNED, UNROUNDED, results_folder, small_federation
 
 ROUNDS = 3
-# With this learning rate, and these very updates, some models get worse and others better.
-TRAINING = {"num_iterations_per_epoch": 3, "initial_lr": 1.0}
+# With this learning rate, this loss, and these very updates, some models get worse and others better.
+TRAINING = {"num_iterations_per_epoch": 3, "initial_lr": 1.0, "loss": "weighted"}
 METHOD = {**UNROUNDED, "personalization": {"leave_one_out": False}}
 FEDERATION = small_federation(ROUNDS, run={"fold": 0}, training=TRAINING, method=METHOD)
 

@@ -71,7 +71,7 @@ def test_data_workers_end_with_a_training_that_is_killed(datasets, tmp_path, n_w
 
 
 def _first_forks(training: subprocess.Popen) -> set[int]:
-    until, forks = time.monotonic() + 120, set()
+    until, forks = time.monotonic() + 600, set()
     while len(forks) < 2:
         assert training.poll() is None, "it has ended"
         assert time.monotonic() < until, "no data workers were seen"
