@@ -10,9 +10,13 @@ from functools import cache
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, even by kill -9, whatever this one waits for."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def end_with_parent(parent: int | None = None) -> None:
+    """End this process as soon as the one that started it is gone, even by kill -9, whatever this one waits for.
+
+    Args:
+        parent: its process number. None takes that of now, which is another's where the parent may be gone already.
+    """
+    threading.Thread(target=_end_with, args=(parent or os.getppid(),), daemon=True).start()
 
 
 @cache

@@ -115,8 +115,9 @@ class ProcessPool:
 
     def __init__(self, settings: WorkerSettings, devices: Sequence[str]) -> None:
         share = max(1, (os.cpu_count() or 1) // len(devices))
+        ours = (share, get_start_method(), os.getpid())
         self._processes = [
-            ProcessPoolExecutor(1, get_context("spawn"), _start_process, (settings, device, share, get_start_method()))
+            ProcessPoolExecutor(1, get_context("spawn"), _start_process, (settings, device, *ours))
             for device in devices
         ]
         self._process_ids = [process.submit(os.getpid) for process in self._processes]
@@ -196,12 +197,12 @@ def start_workers(settings: WorkerSettings) -> Workers:
 _worker: SiteWorker | None = None
 
 
-def _start_process(settings: WorkerSettings, device: str, n_threads: int, start_method: str) -> None:
+def _start_process(settings: WorkerSettings, device: str, n_threads: int, start_method: str, parent: int) -> None:
     """Prepare a new process; its own children, nnU-Net's data workers, start as those of the main process would."""
     global _worker  # noqa: PLW0603  # one worker a process, kept between turns
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends this one
     set_start_method(start_method, force=True)  # else they are spawned, and import everything anew
-    end_with_parent()  # an orphan would train on, for nobody
+    end_with_parent(parent)  # an orphan would train on, for nobody
     _worker = _build_worker(settings, claim_device(device, n_threads))
 
 

@@ -70,6 +70,30 @@ def test_data_workers_end_with_a_training_that_is_killed(datasets, tmp_path, n_w
         time.sleep(0.1)
 
 
+def test_worker_processes_end_with_a_run_that_is_killed_while_they_start(datasets, tmp_path):
+    command = [sys.executable, "-c", TRAINS, "2", tmp_path / "run"]
+    with subprocess.Popen(command, env={**os.environ, **finding_tests()}) as run:
+        try:
+            spawned = _first_spawned(run)
+        finally:
+            run.kill()
+    until = time.monotonic() + 120
+    while any(is_there(process) for process in spawned):
+        assert time.monotonic() < until, "they wait on, for nobody"
+        time.sleep(0.1)
+
+
+def _first_spawned(run: subprocess.Popen) -> set[int]:
+    until = time.monotonic() + 600
+    while time.monotonic() < until:
+        assert run.poll() is None, "it has ended"
+        children = psutil.Process(run.pid).children()
+        if spawned := {child.pid for child in children if any("spawn_main" in word for word in child.cmdline())}:
+            return spawned
+        time.sleep(0.01)
+    raise AssertionError("no worker processes were seen")
+
+
 def _first_forks(training: subprocess.Popen) -> set[int]:
     until, forks = time.monotonic() + 600, set()
     while len(forks) < 2:
