@@ -11,6 +11,7 @@ from torch.nn import functional
 from nnunet_fedmepd.networks.fedmepd_net import TrainingOutput
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Strength = Callable[[], float]
 _NO_LABEL = -100  # no voxel has it; torch's own
 
 
@@ -53,6 +54,11 @@ def region_scale_weights(n_scales: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
+def published_strength() -> float:
+    """Return the exponent of class weights that are used as they are."""
+    return 1.0
+
+
 class FrequencyWeightedCE(nn.Module):
     """Cross entropy in which a voxel weighs one minus its class's frequency in the batch (Liu et al. 2025).
 
@@ -60,15 +66,13 @@ class FrequencyWeightedCE(nn.Module):
 
     Args:
         ignore_label: label whose voxels count for nothing, or None.
-
-    Attributes:
-        strength: exponent of the weights: 1 as published, 0 for none.
+        strength: tells the exponent of the weights at the moment: 1 as published, 0 for none.
     """
 
-    def __init__(self, ignore_label: int | None = None) -> None:
+    def __init__(self, ignore_label: int | None = None, strength: Strength = published_strength) -> None:
         super().__init__()
         self.ignore_label = _NO_LABEL if ignore_label is None else ignore_label
-        self.strength = 1.0
+        self.strength = strength
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (B, L, *space) against labels (B, *space)."""
@@ -76,7 +80,7 @@ class FrequencyWeightedCE(nn.Module):
         counts = torch.stack([(labels == label).sum() for label in range(logits.shape[1])])
         n_voxels = counts.sum().clamp_min(1)
         # A class that is everywhere keeps the weight of a voxel, which fades as all others do; 0 would stay 0.
-        weights = ((1 - counts / n_voxels).clamp_min(1 / n_voxels) ** self.strength).to(logits.dtype)
+        weights = ((1 - counts / n_voxels).clamp_min(1 / n_voxels) ** self.strength()).to(logits.dtype)
         loss = functional.cross_entropy(logits, labels, weights, ignore_index=self.ignore_label, reduction="sum")
         return loss / n_voxels
 
@@ -87,21 +91,19 @@ class FrequencyWeightedBCE(nn.Module):
     Args:
         reduction: `mean`, or `none` where nnU-Net leaves out ignored voxels afterwards; in the frequencies they count
             as outside.
-
-    Attributes:
-        strength: exponent of the weights: 1 for the frequencies themselves, 0 for none.
+        strength: tells the exponent of the weights at the moment, as in `FrequencyWeightedCE`.
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean", strength: Strength = published_strength) -> None:
         super().__init__()
         self.reduction = reduction
-        self.strength = 1.0
+        self.strength = strength
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, H, *space) against regions (B, H, *space), 0 or 1."""
         frequency = target.mean((0, *range(2, target.ndim)), keepdim=True)
         one_voxel = target.shape[1] / target.numel()
-        weights = torch.where(target > 0, 1 - frequency, frequency).clamp_min(one_voxel) ** self.strength
+        weights = torch.where(target > 0, 1 - frequency, frequency).clamp_min(one_voxel) ** self.strength()
         return functional.binary_cross_entropy_with_logits(logits, target, weights, reduction=self.reduction)
 
 

@@ -114,12 +114,21 @@ class FedMEPDTrainer(nnUNetTrainer):
         nnunet_loss = super()._build_loss().loss
         if self.settings.loss != "nnunet":
             nnunet_loss.ce = (
-                FrequencyWeightedBCE(nnunet_loss.ce.reduction)
+                FrequencyWeightedBCE(nnunet_loss.ce.reduction, self._strength_of_class_weights)
                 if self.label_manager.has_regions
-                else FrequencyWeightedCE(self.label_manager.ignore_label)
+                else FrequencyWeightedCE(self.label_manager.ignore_label, self._strength_of_class_weights)
             )
         weights = [self.settings.region_weight * w for w in region_scale_weights(n_targets)]
         return FedMEPDLoss(nnunet_loss, weights, self.settings.auxiliary_weight)
+
+    def _strength_of_class_weights(self) -> float:
+        """Return 1, or, annealed, what is left of the training: falling to 0, at the rate of epochs.
+
+        Weighted to the end, tumours come out too large, for missing a voxel costs far more than inventing one.
+        """
+        if self.settings.loss != "annealed":
+            return 1.0
+        return 1 - (self.current_epoch + self.missed_epochs) / self.num_epochs
 
     def take_role(self, is_lead: bool) -> None:
         """Decide, before training starts, whether to collect anchors; by default every full-modality dataset does."""
@@ -139,12 +148,8 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        epoch = self.current_epoch + self.missed_epochs
         if self.missed_epochs:
-            self.lr_scheduler.step(epoch)
-        if self.settings.loss == "annealed":
-            # Weighted to the end, tumours come out too large: missing a voxel costs far more than inventing one.
-            self.loss.loss.ce.strength = 1 - epoch / self.num_epochs
+            self.lr_scheduler.step(self.current_epoch + self.missed_epochs)
 
     def on_epoch_end(self) -> None:
         with self._drawing_only_when_due():

@@ -203,10 +203,9 @@ def test_a_rare_voxel_that_is_missed_weighs_more_than_one_that_is_invented_less_
     def ratios():
         trainer = dataset.trainer()
         trainer.num_epochs = 4
-        trainer.on_train_start()
+        trainer.initialize()
+        cross_entropy = trainer.loss.loss.ce
         for trainer.current_epoch, trainer.missed_epochs in ((0, 0), (1, 0), (1, 2)):
-            trainer.on_train_epoch_start()
-            cross_entropy = trainer.loss.loss.ce
             yield float(cross_entropy(missed, truth) / cross_entropy(invented, truth))
 
     for loss, expected in ((None, [99, 99**0.75, 99**0.25]), ("weighted", 3 * [99]), ("nnunet", 3 * [1])):

@@ -64,10 +64,7 @@ def test_data_workers_end_with_a_training_that_is_killed(datasets, tmp_path, n_w
             forked = _first_forks(training)
         finally:
             training.kill()
-    until = time.monotonic() + 30
-    while any(is_there(process) for process in forked):
-        assert time.monotonic() < until, "they wait on, for nobody"
-        time.sleep(0.1)
+    _expect_their_end(forked, 30)
 
 
 def test_worker_processes_end_with_a_run_that_is_killed_while_they_start(datasets, tmp_path):
@@ -77,8 +74,12 @@ def test_worker_processes_end_with_a_run_that_is_killed_while_they_start(dataset
             spawned = _first_spawned(run)
         finally:
             run.kill()
-    until = time.monotonic() + 120
-    while any(is_there(process) for process in spawned):
+    _expect_their_end(spawned, 120)  # they import everything first
+
+
+def _expect_their_end(processes: set[int], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while any(is_there(process) for process in processes):
         assert time.monotonic() < until, "they wait on, for nobody"
         time.sleep(0.1)
 
