@@ -2,8 +2,8 @@
 
 nnU-Net's planner reads per-case spacings and shapes, but uses few numbers of them: along every axis the median and the
 10th percentile of the spacings, the median shape, and the median shape after resampling to the target spacing; then
-the median relative size after cropping, intensity statistics for each channel, and the number of cases. The sites'
-reports (`planning_reports`) hold all of it:
+the median relative size of the nonzero region, intensity statistics for each channel, and the number of cases. The
+sites' reports (`planning_reports`) hold all of it:
 
     first reports -> pool -> planning_request -> second reports -> pooled_fingerprint
 

@@ -31,7 +31,7 @@ class PlanningResolution:
 
     Attributes:
         steps_per_mm: spacings are rounded to 1 / steps_per_mm mm.
-        size_steps: relative sizes after cropping are rounded to 1 / size_steps.
+        size_steps: relative sizes of the nonzero region are rounded to 1 / size_steps.
         intensity_bins: bins over the range of a modality's intensities.
     """
 
@@ -94,7 +94,7 @@ class SiteCases:
     Attributes:
         spacings_mm: (N, 3).
         shapes_after_crop: (N, 3) voxels.
-        relative_sizes: (N,) voxels after cropping over voxels before.
+        relative_sizes: (N,) voxels of the nonzero region over voxels of the image.
         intensities: modality -> (V,) foreground intensities, sampled; modalities without any are left out.
     """
 
@@ -137,7 +137,7 @@ class FirstReport:
         lines = [f"training cases: {self.n_cases}"]
         lines += [f"spacing in mm, axis {axis}: {_listed(h, steps)}" for axis, h in enumerate(self.spacings)]
         lines += [f"voxels after cropping, axis {axis}: {_listed(h)}" for axis, h in enumerate(self.shapes)]
-        lines += [f"relative size after cropping: {_listed(self.relative_sizes, self.resolution.size_steps)}"]
+        lines += [f"relative size of the nonzero region: {_listed(self.relative_sizes, self.resolution.size_steps)}"]
         return lines + [
             f"{modality}, {m.n_voxels} foreground voxels: sum {m.total:g}, sum of squares {m.total_of_squares:g}, "
             f"from {m.minimum:g} to {m.maximum:g}"

@@ -14,6 +14,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -21,6 +22,7 @@ from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
 from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION, owned_modalities, vocabulary_of
+from nnunet_fedmepd.nnunet_plugin.normalization import TissueZScoreNormalization
 
 
 class FedMEPDPlanner(ExperimentPlanner):
@@ -67,6 +69,12 @@ class FedMEPDPlanner(ExperimentPlanner):
         if self.dataset:
             return super().determine_reader_writer()
         return determine_reader_writer_from_dataset_json(self.dataset_json)
+
+    def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
+        """Return nnU-Net's choice for each channel; a z-score of the nonzero mask is ours, which keeps 0 for empty."""
+        schemes, masked = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        ours = {(ZScoreNormalization.__name__, True): TissueZScoreNormalization.__name__}
+        return [ours.get(chosen, chosen[0]) for chosen in zip(schemes, masked, strict=True)], masked
 
     def static_estimate_VRAM_usage(  # noqa: N802  # nnU-Net's name, called on the instance
         self,

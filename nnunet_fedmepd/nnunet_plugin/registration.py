@@ -1,6 +1,6 @@
 """Makes nnU-Net's commands find this package's classes by name.
 
-nnU-Net looks up trainers, planners, preprocessors and fingerprint extractors with one function,
+nnU-Net looks up trainers, planners, preprocessors, normalisations and fingerprint extractors with one function,
 `nnunetv2.utilities.find_class_by_name.recursive_find_python_class`, which walks nnU-Net's own folders. Here that
 function is wrapped: the names in `CLASSES` resolve to our classes, imported at the moment of the look-up and hence the
 same object at every look-up; all other names go through unchanged.
@@ -26,6 +26,7 @@ CLASSES = {
     "FedMEPDTinyPlanner": f"{_PLUGIN}.planner",
     "FedMEPDPreprocessor": f"{_PLUGIN}.preprocessor",
     "FedMEPDFingerprintExtractor": f"{_PLUGIN}.fingerprint",
+    "TissueZScoreNormalization": f"{_PLUGIN}.normalization",
 }
 """Class name as given on nnU-Net's command line or in plans.json -> the module that holds it."""
 

@@ -22,6 +22,7 @@ from nnunet_fedmepd.nnunet_plugin.fingerprint import (
 from nnunet_fedmepd.nnunet_plugin.raw_dataset import CaseFiles, RawDataset
 
 CACHE = "fedmepd_site_cases.npz"
+_FORMAT = 2  # 1 had the relative sizes of boxes
 _INTENSITIES = "intensities."
 
 
@@ -37,7 +38,7 @@ def site_cases(dataset: RawDataset, n_threads: int = 1, advance: Callable[[], No
         DatasetError: an image cannot be read, or a modality has no foreground voxel in any case.
     """
     file = dataset.preprocessed / CACHE
-    state = f"{dataset.files_digest()} {SAMPLES_PER_CASE}"
+    state = f"{dataset.files_digest()} {SAMPLES_PER_CASE} {_FORMAT}"
     cases = _load(file, state)
     if cases is None:
         cases = _analysed(dataset, n_threads, advance)
@@ -79,7 +80,7 @@ def _analysed(dataset: RawDataset, n_threads: int, advance: Callable[[], None]) 
     return SiteCases(
         np.array([case.spacing_mm for case in fingerprints], np.float64),
         np.array([case.shape_after_crop for case in fingerprints], np.int64),
-        np.array([case.relative_size_after_crop for case in fingerprints], np.float64),
+        np.array([case.relative_size for case in fingerprints], np.float64),
         intensities,
     )
 

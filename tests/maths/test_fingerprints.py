@@ -253,7 +253,7 @@ def test_reports_say_line_by_line_what_leaves_the_site():
         "voxels after cropping, axis 0: 20 (x1), 22 (x1)",
         "voxels after cropping, axis 1: 256 (x2)",
         "voxels after cropping, axis 2: 200 (x2)",
-        "relative size after cropping: 0.25 (x1), 0.5 (x1)",
+        "relative size of the nonzero region: 0.25 (x1), 0.5 (x1)",
         "T1, 3 foreground voxels: sum 6, sum of squares 14, from 1 to 3",
     ]
     second = second_report(cases, planning_request(pool([first])), RESOLUTION)

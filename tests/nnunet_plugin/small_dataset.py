@@ -23,6 +23,8 @@ from nnunet_fedmepd.nnunet_plugin.trainer import FedMEPDTrainer
 BRATS = ("T1", "T1ce", "T2", "FLAIR")
 PLAIN_LABELS = {"background": 0, "core": 1, "edema": 2, "enhancing": 3}
 SHAPE = (14, 20, 18)
+_GRID = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"), -1)
+HEAD = np.linalg.norm(_GRID, axis=-1) < 1.05  # an ellipsoid that touches every side of the image
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ def write_image(file: Path, voxels: np.ndarray) -> None:
     image = SimpleITK.GetImageFromArray(voxels.astype(np.float32))
     image.SetSpacing((1.0, 1.0, 1.2))
     SimpleITK.WriteImage(image, str(file))
+
+
+def cut_to_head(dataset: SmallDataset, head: np.ndarray = HEAD) -> None:
+    """Set the training images to 0 outside `head`."""
+    for file in (dataset.raw / "imagesTr").iterdir():
+        write_image(file, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file)) * head)
 
 
 def make_dataset(

@@ -137,8 +137,12 @@ def test_a_copy_selects_and_reorders_what_belongs_to_channels_and_keeps_the_rest
     pooled = reported_plans(random_federation(3), PLAIN)
     own = plans_for_site(pooled, "Dataset007_y", ("FLAIR", "CT"), "NibabelIO")
     whole, part = (plans["configurations"]["3d_fullres"] for plans in (pooled, own))
-    assert whole["normalization_schemes"] == ["ZScoreNormalization", "CTNormalization", "ZScoreNormalization"]
-    assert part["normalization_schemes"] == ["ZScoreNormalization", "CTNormalization"]
+    assert whole["normalization_schemes"] == [
+        "TissueZScoreNormalization",
+        "CTNormalization",
+        "TissueZScoreNormalization",
+    ]
+    assert part["normalization_schemes"] == ["TissueZScoreNormalization", "CTNormalization"]
     assert part["use_mask_for_norm"] == [whole["use_mask_for_norm"][i] for i in (2, 1)]
     intensities = "foreground_intensity_properties_per_channel"
     assert own[intensities] == {"0": pooled[intensities]["2"], "1": pooled[intensities]["1"]}

@@ -8,7 +8,7 @@ import pytest
 from nnunet_fedmepd.errors import DatasetError, ModalityError
 from nnunet_fedmepd.nnunet_plugin.fingerprint import FedMEPDFingerprintExtractor
 from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDPlanner, FedMEPDTinyPlanner
-from tests.nnunet_plugin.small_dataset import BRATS, make_dataset, write_image
+from tests.nnunet_plugin.small_dataset import BRATS, HEAD, SHAPE, cut_to_head, make_dataset, write_image
 
 pytestmark = pytest.mark.usefixtures("nnunet_paths")
 
@@ -105,6 +105,20 @@ def test_the_fingerprint_is_nnunets_in_content():
     assert statistics["min"] <= statistics["percentile_00_5"] <= statistics["median"] <= statistics["max"]
     assert 120 < statistics["mean"] < 160
     assert json.loads((dataset.preprocessed / "dataset_fingerprint.json").read_text()) == fingerprint
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_empty_space_around_a_head_is_left_out_of_normalisation_though_its_box_fills_the_image(empty):
+    dataset = make_dataset("Dataset001_x", ["T1"])
+    head = HEAD | (not empty)
+    cut_to_head(dataset, head)
+    plan(dataset)
+    fingerprint = json.loads((dataset.preprocessed / "dataset_fingerprint.json").read_text())
+    assert fingerprint["shapes_after_crop"] == [list(SHAPE)] * 3
+    assert fingerprint["median_relative_size_after_cropping"] == pytest.approx(head.mean())
+    planned = dataset.plans["configurations"]["3d_fullres"]
+    assert planned["use_mask_for_norm"] == [empty]
+    assert planned["normalization_schemes"] == ["TissueZScoreNormalization" if empty else "ZScoreNormalization"]
 
 
 def test_a_blank_channel_adds_nothing_to_the_intensities():

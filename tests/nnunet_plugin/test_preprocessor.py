@@ -11,7 +11,7 @@ from nnunet_fedmepd.errors import DatasetError, ModalityError
 from nnunet_fedmepd.nnunet_plugin.fingerprint import FedMEPDFingerprintExtractor
 from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDTinyPlanner
 from nnunet_fedmepd.nnunet_plugin.preprocessor import FedMEPDPreprocessor, check_image_files
-from tests.nnunet_plugin.small_dataset import make_dataset, write_case
+from tests.nnunet_plugin.small_dataset import cut_to_head, make_dataset, write_case
 
 pytestmark = pytest.mark.usefixtures("nnunet_paths")
 
@@ -27,8 +27,10 @@ def preprocess(dataset, files, description=None):
     )
 
 
-def planned(channels, **changes):
+def planned(channels, head_only=False, **changes):
     dataset = make_dataset("Dataset001_x", channels, **changes)
+    if head_only:
+        cut_to_head(dataset)
     FedMEPDFingerprintExtractor(dataset.name, 1).run()
     FedMEPDTinyPlanner(dataset.name, 1).plan_experiment()
     return dataset
@@ -41,6 +43,23 @@ def test_a_blank_channel_stays_blank_whatever_its_normalisation(channels, tmp_pa
     data, _, _ = preprocess(dataset, sorted(tmp_path.glob("new_*")))
     assert not data[0].any()
     assert data[1].any()
+
+
+def test_empty_space_lies_at_zero_below_the_tissue():
+    dataset = planned(["T1", "CT"], head_only=True)
+    data, seg, _ = preprocess(dataset, sorted((dataset.raw / "imagesTr").glob("case0_*")))
+    assert not data[0, seg[0] < 0].any()
+    tissue = data[0, seg[0] >= 0]
+    assert tissue.mean() == pytest.approx(3, abs=1e-4)
+    assert tissue.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_plans_made_with_nnunets_normalisation_keep_it():
+    dataset = planned(["T1"], head_only=True)
+    file = dataset.preprocessed / "FedMEPDTinyPlans.json"
+    file.write_text(file.read_text().replace("TissueZScoreNormalization", "ZScoreNormalization"))
+    data, seg, _ = preprocess(dataset, sorted((dataset.raw / "imagesTr").glob("case0_*")))
+    assert data[0, seg[0] >= 0].mean() == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize(
