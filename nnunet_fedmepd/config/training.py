@@ -35,7 +35,7 @@ class TrainingSettings:
         weight_decay: decoupled from the gradient but in sgd; never applied to weights of absent modalities.
         loss: `weighted` (nnU-Net's Dice + cross entropy weighted by class frequency, scales weighted as in nnU-Net),
             `annealed` (as `weighted` in the first epoch; the weights' exponent falls linearly to 0, so that it ends as
-            nnU-Net's; better than `weighted`: tests/benchmarks/results, `evidence_small`), `nnunet` (without the
+            nnU-Net's; better than `weighted`: tests/benchmarks/results, `evidence_small_box`), `nnunet` (without the
             weights) or `published` (as `weighted`, all terms weigh 1).
         region_weight: weight of the region maps' loss, all scales together (not in `published`).
         auxiliary_weight: weight of the auxiliary decoder's loss, mean of the owned modalities (not in `published`).
