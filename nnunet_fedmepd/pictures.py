@@ -1,11 +1,11 @@
-"""What all pictures share: grey images, coloured label maps, a legend, and saving."""
+"""What all pictures share: figures, grey images, coloured label maps, a legend, and saving."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _FOREGROUND = tuple(label for label in BRATS_LABELS.values() if label)
 # By label; Okabe and Ito's, which those who see red and green alike can tell apart. 0 is background.
 _COLOURS = ("#999999", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#E69F00", "#0072B2")
+
+
+def new_figure(width: float, height: float, **settings: Any) -> Figure:
+    """Return a figure in inches; neither a display nor pyplot's global state is touched."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", **settings)
 
 
 def label_colour(label: int) -> str:
@@ -45,7 +52,19 @@ def draw_labels(panel: Axes, labels: Shaped[np.ndarray, "Y X"], drawn: Collectio
     panel.imshow(coloured, interpolation="nearest", aspect="equal")
 
 
-def add_label_legend(figure: Figure) -> None:
+def new_case_grid(
+    n_cases: int, columns: Sequence[str], panel_inches: float
+) -> tuple[Figure, Shaped[np.ndarray, "R C"]]:
+    """Return a black figure and its panels, a row a case under titled columns; below them the colours of labels."""
+    figure = new_figure(panel_inches * len(columns), panel_inches * 1.2 * n_cases + 0.4, facecolor="black")
+    panels = figure.subplots(n_cases, len(columns), squeeze=False)
+    for panel, title in zip(panels[0], columns, strict=True):
+        panel.set_title(title, color="white", fontsize=10)
+    _add_label_legend(figure)
+    return figure, panels
+
+
+def _add_label_legend(figure: Figure) -> None:
     """Say below the panels which colour is which of `BRATS_LABELS`."""
     from matplotlib.patches import Patch
 

@@ -17,11 +17,11 @@ from nnunet_fedmepd.demo_data.layouts import LAYOUTS, Layout
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.modalities import BRATS_LABELS, BRATS_MODALITIES
 from nnunet_fedmepd.pictures import (
-    add_label_legend,
     draw_image,
     draw_labels,
     find_brain_box,
     find_tumour_slice,
+    new_case_grid,
     save_png,
 )
 
@@ -117,17 +117,9 @@ def _decode_labels(labels: Shaped[np.ndarray, "Z Y X"], layout: Layout) -> Shape
 
 
 def _draw(slices: list[_Slice]) -> Figure:
-    from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
-
-    columns = [*BRATS_MODALITIES, "labels"]
-    size = (_PANEL_INCHES * len(columns), _PANEL_INCHES * 1.2 * len(slices) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", facecolor="black")
-    panels = figure.subplots(len(slices), len(columns), squeeze=False)
+    figure, panels = new_case_grid(len(slices), (*BRATS_MODALITIES, "labels"), _PANEL_INCHES)
     for row, shown in zip(panels, slices, strict=True):
         _draw_row(row, shown)
-    for panel, title in zip(panels[0], columns, strict=True):
-        panel.set_title(title, color="white", fontsize=10)
-    add_label_legend(figure)
     return figure
 
 

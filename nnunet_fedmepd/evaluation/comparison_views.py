@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nnunet_fedmepd.evaluation.comparison import ALL_SITES, STAGES, Result
-from nnunet_fedmepd.pictures import save_png
+from nnunet_fedmepd.pictures import new_figure, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,12 +64,10 @@ def draw_comparison(results: Sequence[Result], file: Path, remark: str = "") -> 
 
 
 def _draw(results: Sequence[Result], file: Path, remark: str) -> Path:
-    from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
-
     checkpoints = list(dict.fromkeys(result.checkpoint for result in results))
     sites = list(dict.fromkeys(result.site for result in results))
     width = max(5.0, _INCHES_PER_SITE * len(sites) + 1.5)
-    figure = Figure(figsize=(width, 3.2 * len(checkpoints) + 0.6), layout="constrained")
+    figure = new_figure(width, 3.2 * len(checkpoints) + 0.6)
     panels = figure.subplots(len(checkpoints), 1, squeeze=False, sharex=True)[:, 0]
     methods = list(dict.fromkeys(result.method for result in results))
     for panel, checkpoint in zip(panels, checkpoints, strict=True):

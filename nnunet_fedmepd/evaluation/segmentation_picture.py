@@ -11,11 +11,11 @@ import SimpleITK
 
 from nnunet_fedmepd.errors import DatasetError
 from nnunet_fedmepd.pictures import (
-    add_label_legend,
     draw_image,
     draw_labels,
     find_brain_box,
     find_tumour_slice,
+    new_case_grid,
     save_png,
 )
 
@@ -38,17 +38,10 @@ def draw_segmentations(cases: Sequence[PredictedCase], file: Path) -> Path:
     Raises:
         DatasetError: a file is missing, or the volumes of a case differ in shape.
     """
-    from matplotlib.figure import Figure  # without pyplot: neither a display nor its global state is touched
-
     columns = ("image", "reference", *cases[0].predictions)
-    size = (_PANEL_INCHES * len(columns), _PANEL_INCHES * 1.2 * len(cases) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", facecolor="black")
-    rows = figure.subplots(len(cases), len(columns), squeeze=False)
+    figure, rows = new_case_grid(len(cases), columns, _PANEL_INCHES)
     for row, case in zip(rows, cases, strict=True):
         _draw_case(row, case)
-    for panel, title in zip(rows[0], columns, strict=True):
-        panel.set_title(title, color="white", fontsize=10)
-    add_label_legend(figure)
     save_png(figure, file)
     return file
 

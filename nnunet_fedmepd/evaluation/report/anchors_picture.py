@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnunet_fedmepd.evaluation.report.blocks import Picture, drawing
-from nnunet_fedmepd.evaluation.report.style import light_frame, new_figure
-from nnunet_fedmepd.pictures import label_colour
+from nnunet_fedmepd.evaluation.report.style import light_frame
+from nnunet_fedmepd.pictures import label_colour, new_figure
 
 _MARKERS = "osD^vP*X"
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from nnunet_fedmepd.evaluation.report.blocks import Picture, photograph
 from nnunet_fedmepd.evaluation.report.record import SliceAttention
-from nnunet_fedmepd.evaluation.report.style import new_figure
-from nnunet_fedmepd.pictures import draw_image, draw_labels, label_colour
+from nnunet_fedmepd.pictures import draw_image, draw_labels, label_colour, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

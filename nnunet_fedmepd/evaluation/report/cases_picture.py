@@ -11,8 +11,7 @@ import SimpleITK
 from nnunet_fedmepd.errors import DatasetError
 from nnunet_fedmepd.evaluation.report.blocks import Picture, photograph
 from nnunet_fedmepd.evaluation.report.record import CaseImages
-from nnunet_fedmepd.evaluation.report.style import new_figure
-from nnunet_fedmepd.pictures import draw_image, draw_labels
+from nnunet_fedmepd.pictures import draw_image, draw_labels, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ import numpy as np
 
 from nnunet_fedmepd.evaluation.report.blocks import Picture, drawing
 from nnunet_fedmepd.evaluation.report.record import RunRecord
-from nnunet_fedmepd.evaluation.report.style import legend_below, light_frame, line_styles, new_figure, round_axis
+from nnunet_fedmepd.evaluation.report.style import legend_below, light_frame, line_styles, round_axis
+from nnunet_fedmepd.pictures import new_figure
 
 # From here on single rounds hide the course of things: a running mean is drawn, rounds are pale.
 _MANY_ROUNDS = 60

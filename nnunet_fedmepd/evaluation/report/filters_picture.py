@@ -8,8 +8,9 @@ import numpy as np
 
 from nnunet_fedmepd.evaluation.report.blocks import Picture, drawing
 from nnunet_fedmepd.evaluation.report.record import RunRecord
-from nnunet_fedmepd.evaluation.report.style import ABSENT_COLOUR, new_figure, round_axis
+from nnunet_fedmepd.evaluation.report.style import ABSENT_COLOUR, round_axis
 from nnunet_fedmepd.networks.decoder_layers import DecoderLayer
+from nnunet_fedmepd.pictures import new_figure
 
 _LAYER_INCHES = 0.17
 # Agreement is averaged over this many of a site's last judgements: a single one is noisy.

@@ -16,13 +16,6 @@ LEAD_COLOUR = "black"
 ABSENT_COLOUR = "#e4e4e4"
 
 
-def new_figure(width: float, height: float, **settings: Any) -> Figure:
-    """Return a figure in inches; neither a display nor pyplot's global state is touched."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", **settings)
-
-
 def line_styles(sites: Sequence[str], leads: Sequence[str]) -> Mapping[str, dict[str, Any]]:
     """Return site -> colour and line; the combinations repeat after 24 sites."""
     others = [site for site in sites if site not in leads]
