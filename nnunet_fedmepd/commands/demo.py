@@ -122,9 +122,8 @@ class Demo:
     def show_table(self) -> None:
         """Print the Dice of the held-out cases, per site, method and region."""
         steps = self.federation.rounds * int(self.federation.training["num_iterations_per_epoch"])
-        table = Table(
-            title=f"Tumour Dice on {self.size.test_cases} held-out cases a site, after {steps} training steps"
-        )
+        cases = f"{self.size.test_cases} held-out case{'s' if self.size.test_cases > 1 else ''}"
+        table = Table(title=f"Tumour Dice on {cases} a site, after {steps} training steps")
         for column in ("site", "modalities", "method", "whole", "core", "enhancing", "mean"):
             left = column in {"site", "modalities", "method"}
             table.add_column(column, justify="left" if left else "right", no_wrap=True)
