@@ -97,11 +97,11 @@ class MethodTable(Table):
         calibration: residual | standardized | replace (published) | off (see networks/calibration.py).
         fine_tuning_share: share of the rounds, at the end, in which every site and lead trains on alone, from the last
             exchange.
-        optimizer_state: `keep` moments over rounds or `reset` them, which was worse (tests/benchmarks/results,
-            `evidence_small_nnunet_loss`).
+        optimizer_state: `keep` moments over rounds or `reset` them, which was worse (`evidence_small_nnunet_loss`
+            in tests/benchmarks/results/earlier).
         codec: how updates travel: `none` | `lossless` | `bf16` | `int8` (see federation/codecs.py); the last two round,
-            and make up for it in the next round. `int8` cost Dice in one of two trials (tests/benchmarks/results,
-            `evidence_small_earlier`).
+            and make up for it in the next round. `int8` cost Dice in one of two trials (`evidence_small_earlier`
+            in tests/benchmarks/results/earlier).
         personalization: how filters become personal, overrides of `PersonalizationSettings`; where not given,
             warm_up_rounds is the published share of the rounds, and patience their cube root.
         privacy: how sites protect their updates; None: they do not.

@@ -56,7 +56,8 @@ class PersonalizationSettings:
             site must not outweigh all other sites.
         leave_one_out: judge by the lead's change without the site's own share in it (published: with it). With few
             sites a site's own share is large enough to make it agree with itself; without it Dice is 2.3 points
-            higher in the mean of sites over three seeds (tests/benchmarks/results, `evidence_small_weighted`).
+            higher in the mean of sites over three seeds (tests/benchmarks/results/earlier,
+            `evidence_small_weighted`).
         update_memory: judge by moving averages of dW_s and dW_i with this memory, in [0, 1); 0 judges single rounds.
         noise_margin: |c| up to this many standard deviations of the cosine of two independent random
             updates, 1 / sqrt(D), counts as neither agreement nor disagreement (published: 0).
@@ -134,7 +135,7 @@ def patience_for(n_rounds: int) -> int:
     """Return the cube root of the number of rounds: the published 10 in 1,000 rounds, 3 in 24.
 
     In 24 rounds a patience of 10 leaves nearly every filter shared; with 3, sites with few modalities were better and
-    none was worse (tests/benchmarks/results, `evidence_small_nnunet_loss`).
+    none was worse (tests/benchmarks/results/earlier, `evidence_small_nnunet_loss`).
     """
     return max(1, round(n_rounds ** (1 / 3)))
 

@@ -35,7 +35,7 @@ class FedMEPDPlanner(ExperimentPlanner):
     default_plans_name = "FedMEPDPlans"
     # Half of nnU-Net's widths: an encoder per modality then costs about what its one wide encoder costs.
     base_features, max_features_3d, max_features_2d = 16, 160, 256
-    # Half the resolution: faster, and better in Dice (tests/benchmarks/results, `evidence_small_full_auxiliary`).
+    # Half the resolution: faster, and better in Dice (tests/benchmarks/results/earlier, evidence_small_full_auxiliary).
     auxiliary_scale = 1
 
     def __init__(
