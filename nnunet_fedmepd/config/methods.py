@@ -4,7 +4,7 @@ fedavg                                        a variant
 pooled                                        trained on the data of all sites together: the bound
 fedmepd:method.anchors=false                  a variant with values of the file changed, several with more colons
 one-anchor=fedmepd:method.n_anchors_per_class=1    the same under a name
-old=old.toml                                  another file for the same sites
+late=late.toml                                another file for the same sites, which may lead or be absent otherwise
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ else:
 POOLED = "pooled"
 _NAMED = re.compile(r"(?P<name>[^:=]+)=(?P<what>.+)")
 _FOLDER = re.compile(r"[^A-Za-z0-9_.+-]+")
-# What all methods share: the comparison is about the rest.
-_SHARED = ("modalities", "aliases", "site", "planning")
+# What all methods share, and of every site: the comparison is about the rest.
+_SHARED = ("modalities", "aliases", "planning")
+_SHARED_OF_A_SITE = {"name", "dataset", "modalities"}
 _CHANGEABLE = ("rounds", "epochs_per_round", "method", "training")
 
 
@@ -107,6 +108,7 @@ def _value(text: str) -> Any:
 
 def _same_sites(other: Federation, federation: Federation, file: str) -> Federation:
     different = [key for key in _SHARED if getattr(other, key) != getattr(federation, key)]
+    different += ["site"] if _data_of_sites(other) != _data_of_sites(federation) else []
     different += ["run.fold"] if other.run.fold != federation.run.fold else []
     if different:
         raise ConfigurationError(
@@ -114,6 +116,10 @@ def _same_sites(other: Federation, federation: Federation, file: str) -> Federat
             "on the same sites, plans and folds."
         )
     return other
+
+
+def _data_of_sites(federation: Federation) -> list[dict[str, Any]]:
+    return [site.model_dump(include=_SHARED_OF_A_SITE) for site in federation.site]
 
 
 def _known() -> str:

@@ -47,6 +47,13 @@ def test_another_file_may_be_compared_if_it_is_about_the_same_data(tmp_path) -> 
         parse_methods(f"other={tmp_path / 'other.toml'}", DEMO)
 
 
+def test_the_same_sites_may_have_other_parts_in_another_file(tmp_path) -> None:
+    text = recipe("demo").read_text().replace('name = "CBICA"', 'name = "CBICA"\nabsent_rounds = [1, 2]')
+    (tmp_path / "late.toml").write_text(text)
+    (late,) = parse_methods(f"late={tmp_path / 'late.toml'}", DEMO)
+    assert late.federation.site_named("CBICA").absent_rounds == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
