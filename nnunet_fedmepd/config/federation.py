@@ -89,12 +89,14 @@ class MethodTable(Table):
         encoder: one encoder per `modality`, or one `shared` over all channels, absent ones filled with zeros.
         decoder: `partial` (filter by filter), `shared` or `personal`.
         lead_role: what leads do: train after aggregation (`lead`), train like everybody else (`site`), or train not at
-            all (`none`: the published ablation without the lead's data; there are no anchors then).
+            all (`none`: the published ablation without the lead's data; there are no anchors then). `site` was worse
+            (`evidence_small_variations` in tests/benchmarks/results).
         lead_share: lambda, what the lead keeps of its own decoder in aggregation.
         site_weights: a site counts `equal`ly (published) or by its `cases`, in encoders and in a wholly shared decoder.
-        anchors: whether sites calibrate by the leads' anchors.
+        anchors: whether sites calibrate by the leads' anchors; without them one site was worse (the same table).
         n_anchors_per_class: K.
-        calibration: residual | standardized | replace (published) | off (see networks/calibration.py).
+        calibration: residual | standardized | replace (published) | off (see networks/calibration.py); the second and
+            third were worse (`evidence_small_choices`, `evidence_small_ablation` in tests/benchmarks/results/earlier).
         fine_tuning_share: share of the rounds, at the end, in which every site and lead trains on alone, from the last
             exchange.
         optimizer_state: `keep` moments over rounds or `reset` them, which was worse (`evidence_small_nnunet_loss`
