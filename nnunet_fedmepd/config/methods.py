@@ -28,7 +28,7 @@ else:
 POOLED = "pooled"
 _NAMED = re.compile(r"(?P<name>[^:=]+)=(?P<what>.+)")
 _FOLDER = re.compile(r"[^A-Za-z0-9_.+-]+")
-# What all methods share, and of every site: the comparison is about the rest.
+# What all methods share, and what they share of every site: the comparison is about the rest.
 _SHARED = ("modalities", "aliases", "planning")
 _SHARED_OF_A_SITE = {"name", "dataset", "modalities"}
 _CHANGEABLE = ("rounds", "epochs_per_round", "method", "training")

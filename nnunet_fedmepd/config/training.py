@@ -27,7 +27,9 @@ class TrainingSettings:
         num_val_iterations_per_epoch: validation steps an epoch.
         save_every: epochs between two `checkpoint_latest.pth`.
         plot_every: epochs between two `progress.png`, which takes about a second to draw.
-        optimizer: `adamw`, `adam` (Liu et al.'s rate) or `sgd` (nnU-Net's: Nesterov momentum 0.99).
+        optimizer: `adamw`, `adam` (Liu et al.'s rate) or `sgd` (nnU-Net's: Nesterov momentum 0.99). The last two were
+            too slow for 600 steps (tests/benchmarks/results: `earlier/evidence_small_choices` and
+            `evidence_small_variations`).
         initial_lr: learning rate at the start; it falls polynomially. 0 means the optimizer's default: 1e-2 for sgd,
             2e-4 for adam (Liu et al.), 1e-3 for adamw.
         gradient_norm: gradients are clipped to it. 0 means the optimizer's default: 12 for sgd (nnU-Net's), 1 for the
