@@ -43,6 +43,8 @@ def headline(status: Mapping[str, Any], journal: Sequence[Mapping[str, Any]], no
         return f"{done}, finished"
     if not psutil.pid_exists(status["process"]):
         return f"{done}, stopped {duration(now - status['updated'])} ago; start the same command again to go on"
+    if status["state"] == "ending":
+        return f"{done}, all done; writing the models of {', '.join(status['training'])}"
     training = f", training {', '.join(status['training'])}" if status["training"] else ""
     seconds = _seconds_a_round(journal)
     left = (status["rounds"] - status["round"] + 0.5) * seconds if seconds else None

@@ -6,8 +6,8 @@ from nnunet_fedmepd.deployment.kit import SiteKit
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.nnunet_plugin.prediction import TrainedModel
 from nnunet_fedmepd.runtime.finished_run import FinishedRun, full_name
+from nnunet_fedmepd.runtime.owned_results import OWNER, results_folder
 from nnunet_fedmepd.runtime.run_folder import read_json
-from nnunet_fedmepd.runtime.running import OWNER, results_folder
 
 
 def open_own_model(kit: SiteKit) -> FinishedRun:

@@ -41,11 +41,11 @@ from nnunet_fedmepd.federation.wire import MessageError, decode
 from nnunet_fedmepd.maths.planning_reports import FirstReport, SecondReport
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.nnunet_plugin.registration import register
+from nnunet_fedmepd.runtime.owned_results import claim_results
 from nnunet_fedmepd.runtime.planning import PlanningSite, case_workers, open_site_dataset, planning_resolution
 from nnunet_fedmepd.runtime.preparation import check_site_files, planned_configuration, site_files
 from nnunet_fedmepd.runtime.profiling import NoProfile
 from nnunet_fedmepd.runtime.progress import turn_line
-from nnunet_fedmepd.runtime.running import claim_results
 from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker
 
 LOG = logging.getLogger(__name__)

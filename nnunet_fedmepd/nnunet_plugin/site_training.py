@@ -96,11 +96,6 @@ class SiteTraining:
         """The filters of the fusion decoder."""
         return self.trainer.bare_network.decoder_filters()
 
-    @property
-    def folder(self) -> Path:
-        """nnU-Net's results folder of this fold."""
-        return Path(self.trainer.output_folder)
-
     def exchanged(self) -> dict[str, Tensor]:
         """Return copies, in main memory, of the encoders and the fusion decoder."""
         parts = self.parts

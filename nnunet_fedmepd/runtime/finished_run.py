@@ -14,8 +14,8 @@ from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOut, find_test_cases, find_validation_cases
 from nnunet_fedmepd.nnunet_plugin.prediction import TrainedModel
+from nnunet_fedmepd.runtime.owned_results import is_owned, results_folder
 from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, read_json
-from nnunet_fedmepd.runtime.running import OWNER, results_folder
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class FinishedRun:
         if nnUNet_results.is_set():
             places.insert(0, results_folder(full_name(self.federation.site_named(site).dataset), self.federation))
         for folder in places:
-            if (folder / OWNER).is_file() and read_json(folder / OWNER)["run_id"] == self.run_id:
+            if is_owned(folder, self.run_id):
                 return TrainedModel(folder, checkpoint)
         raise RunError(
             f"The model of site {site!r} is gone: expected one of this run in {' or '.join(map(str, places))}. Was it "

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.admission import Limits, UpdateRefusedError
 from nnunet_fedmepd.federation.coordinator import CoordinatorState, Round, Rules
@@ -46,6 +47,8 @@ class Observer(Protocol):
 
     def turn_ends(self, round_number: int, site: str) -> None: ...
 
+    def models_begin(self) -> None: ...
+
 
 class NoObserver:
     """Shows nothing."""
@@ -57,6 +60,9 @@ class NoObserver:
         pass
 
     def turn_ends(self, round_number: int, site: str) -> None:
+        pass
+
+    def models_begin(self) -> None:
         pass
 
 
@@ -180,7 +186,7 @@ class LocalRun:
             site: (lambda site=site: current.hand_over(site, self._shared_masks.get(site)) if exchanges else None)
             for site in sites
         }
-        self._write_status(current.number, sites, [])
+        self._write_status("running", current.number, sites)
         done: list[str] = []
         missed: dict[str, Missed] = {}
         for site, result in workers.take_turns(current.number, hand_overs, self.observer.turn_advances):
@@ -193,7 +199,7 @@ class LocalRun:
                 watch.lap("codec")
             self._report(current.number, site, result)
             done.append(site)
-            self._write_status(current.number, sites, done)
+            self._write_status("running", current.number, _others(sites, done))
             watch.lap("disk")
         return missed
 
@@ -220,6 +226,7 @@ class LocalRun:
         if state.anchors is not None and self.rules.anchors_travel:
             anchors = Anchors(state.anchors.anchors, state.anchors.valid)
         trained = {site for _, site in self._journal}
+        names = [p.name for p in self.participants if p.name in trained]
         written: dict[str, str] = {}
 
         def finish(sites: list[str]) -> dict[str, Missed]:
@@ -230,15 +237,20 @@ class LocalRun:
                 else:
                     LOG.info("model of %s: %s", site, result)
                     written[site] = result
+                    self._write_status("ending", self.federation.rounds, _others(names, written))
             return missed
 
-        names = [p.name for p in self.participants if p.name in trained]
+        validates = self.federation.training_settings(TrainingSettings()).final_validation
+        validation = ", each with nnU-Net's validation" if validates else ""
+        LOG.info("all rounds are done; writing the models of %s%s", ", ".join(names), validation)
+        self.observer.models_begin()
+        self._write_status("ending", self.federation.rounds, names)
         if missed := self._patiently("the end of the run", names, finish, lambda: False):
             raise SitesMissingError(
                 f"All rounds are done, but these sites did not write their models: {named(missed)}. Start the run "
                 "again when they are back."
             )
-        self._write_status(self.federation.rounds, [], [], results=written)
+        self._write_status("finished", self.federation.rounds, [], written)
 
     def _restored(self) -> CoordinatorState:
         newest = self.folder.coordinator.newest()
@@ -247,21 +259,25 @@ class LocalRun:
         return restore_coordinator(*self.folder.coordinator.load(newest), self.first_model)
 
     def _write_status(
-        self, number: int, sites: list[str], done: list[str], results: Mapping[str, str] | None = None
+        self, state: str, number: int, busy: Sequence[str], results: Mapping[str, str] | None = None
     ) -> None:
         self.folder.write_status(
             {
                 "name": self.federation.name,
-                "state": "running" if results is None else "finished",
+                "state": state,
                 "process": os.getpid(),
                 "round": number,
                 "rounds": self.federation.rounds,
                 "sites": [p.name for p in self.participants],
-                "training": [site for site in sites if site not in done],
+                "training": list(busy),
                 "updated": time.time(),
                 "results": dict(results or {}),
             }
         )
+
+
+def _others(names: Sequence[str], done: Collection[str]) -> list[str]:
+    return [name for name in names if name not in done]
 
 
 def named(missed: Mapping[str, Missed]) -> str:

@@ -65,6 +65,11 @@ class RunProgress:
         self._turns += 1
         self.bar.update(self._task, completed=self._turns * self._steps)
 
+    def models_begin(self) -> None:
+        self.bar.update(
+            self._task, description="writing models", completed=self._n_rounds * self._n_turns * self._steps
+        )
+
 
 class _ConsoleHandler(logging.Handler):
     """Prints lines above the bar, as they are."""

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.paths import nnUNet_results
 from rich.console import Console
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.training import TrainingSettings, overriding_variables
 from nnunet_fedmepd.errors import ConfigurationError
-from nnunet_fedmepd.federation.storage import write_atomically
-from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.runtime.local import LocalRun, participants
+from nnunet_fedmepd.runtime.owned_results import claim_results
 from nnunet_fedmepd.runtime.preparation import Prepared, prepare
 from nnunet_fedmepd.runtime.profile_table import show_profile
 from nnunet_fedmepd.runtime.progress import RunProgress, logging_to
-from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences, read_json
-
-# In a fold's results folder: which run its models are from.
-OWNER = "federated_run.json"
+from nnunet_fedmepd.runtime.run_folder import RunFolder, flat_differences
 
 
 def run_federation(
@@ -88,35 +81,3 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     # What follows from the file may change from one version to the next: a run does not go on with other values.
     personalization = asdict(prepared.federation.personalization)
     return {"federation": file, "personalization": personalization, "plans": dict(prepared.plan_digests)}
-
-
-def claim_results(federation: Federation, datasets: Sequence[str], run_id: str, overwrite: bool) -> None:
-    """Mark nnU-Net's results folders of datasets as this run's.
-
-    Raises:
-        RunError: some hold models of another training, and `overwrite` is false; all are listed.
-    """
-    folders = [results_folder(dataset, federation) for dataset in datasets]
-    foreign = [folder for folder in folders if _is_foreign(folder, run_id)]
-    if foreign and not overwrite:
-        raise RunError(
-            "These folders hold models of another training, which this run would replace:\n  "
-            + "\n  ".join(map(str, foreign))
-            + "\nPass --overwrite to replace them, or set nnUNet_results to another folder."
-        )
-    for folder in folders:
-        write_atomically(folder / OWNER, json.dumps({"run_id": run_id, "federation": federation.name}).encode())
-
-
-def results_folder(dataset: str, federation: Federation) -> Path:
-    """Return nnU-Net's results folder of a site's fold."""
-    planning = federation.planning
-    training = f"FedMEPDTrainer__{plans_name_of(planning.planner)}__{planning.configuration}"
-    return Path(str(nnUNet_results)) / dataset / training / f"fold_{federation.run.fold}"
-
-
-def _is_foreign(folder: Path, run_id: str) -> bool:
-    owner = folder / OWNER
-    if owner.is_file():
-        return bool(read_json(owner)["run_id"] != run_id) and any(folder.glob("checkpoint_*.pth"))
-    return any(folder.glob("checkpoint_*.pth"))

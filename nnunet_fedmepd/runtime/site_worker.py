@@ -35,6 +35,7 @@ from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
 from nnunet_fedmepd.runtime.layer_report import layer_report
 from nnunet_fedmepd.runtime.orphans import end_forks_with_this_process
+from nnunet_fedmepd.runtime.owned_results import are_finished, finish_results, results_folder
 from nnunet_fedmepd.runtime.privacy_ledger import PrivacyError, PrivacyLedger
 from nnunet_fedmepd.runtime.profiling import NoProfile, Stopwatch
 from nnunet_fedmepd.runtime.run_folder import RunFolder
@@ -134,19 +135,23 @@ class SiteWorker:
         return TurnResult(message, self._outgoing_report(name), was_done)
 
     def finish(self, name: str, anchors: Anchors | None) -> Path:
-        """Write a site's final model, calibrated by the final anchors; returns nnU-Net's results folder.
+        """Write a site's final model, calibrated by the final anchors, unless this run has; returns nnU-Net's folder.
 
         Args:
             name: the site.
             anchors: the federation's; None where anchors are off.
         """
+        folder = results_folder(self.sites[name].dataset, self.federation)
+        if are_finished(folder, self.run_id):
+            return folder
         self._wake(name, self.federation.rounds)
         training = self._trainings[name]
         if anchors is not None:
             training.calibrate_by(anchors.values, anchors.valid)
         training.finish()
+        finish_results(folder, self.run_id, self.federation)
         del self._trainings[name]
-        return training.folder
+        return folder
 
     def _train(
         self,

@@ -162,6 +162,12 @@ def test_the_time_left_follows_from_the_rounds_so_far():
     assert headline(status, journal, 0.0) == "x: round 3 of 10, training a, about 12 min left"
 
 
+def test_after_the_last_round_the_status_names_the_sites_whose_models_are_still_written():
+    status = {"name": "x", "round": 9, "rounds": 9, "state": "ending", "process": os.getpid(), "training": ["a", "b"]}
+    journal = [{"round": r, "site": "a", "time": 100.0 * r} for r in (1, 2)]
+    assert headline(status, journal, 0.0) == "x: round 9 of 9, all done; writing the models of a, b"
+
+
 def test_a_site_can_predict_at_once_with_the_stock_command(file, datasets, tmp_path):
     assert main(["run", str(file), "--run", str(tmp_path / "run")]) == 0
     out = tmp_path / "predictions"

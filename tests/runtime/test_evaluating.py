@@ -20,7 +20,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_fedmepd.cli import main
 from nnunet_fedmepd.evaluation.small_components import drop_small_components, write_limits
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder, read_scores, write_scores
-from nnunet_fedmepd.runtime.running import OWNER, run_federation
+from nnunet_fedmepd.runtime.owned_results import OWNER
+from nnunet_fedmepd.runtime.running import run_federation
 from tests.nnunet_plugin.small_dataset import write_image
 from tests.runtime.held_out_cases import N_TEST_CASES, NNUNET_FOLDERS, copy_folders, dataset, hold_out_cases
 from tests.runtime.small_federation import CONSOLE, OWNED, results_folder, small_federation

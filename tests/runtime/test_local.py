@@ -177,6 +177,36 @@ def test_a_run_that_is_complete_is_not_run_again(datasets, tmp_path):
     assert RunFolder(tmp_path / "run").journal() == journal
 
 
+def test_a_run_that_was_stopped_while_models_were_written_writes_only_those_that_are_left(datasets, tmp_path):
+    weights = run(small_federation(), tmp_path / "run")
+    a, b = (
+        results_folder(name, dataset) / "fold_all" / "checkpoint_final.pth"
+        for name, dataset in (("a", 501), ("b", 502))
+    )
+    before = a.stat().st_mtime_ns
+    b.unlink()
+    assert alike(weights, run(small_federation(), tmp_path / "run"))
+    assert a.stat().st_mtime_ns == before
+
+
+def test_while_models_are_written_the_log_says_so_and_the_status_whose_are_left(datasets, tmp_path):
+    prepared, folder, seen = prepare(small_federation()), RunFolder(tmp_path), []
+
+    class Watched:
+        def __init__(self, settings: WorkerSettings) -> None:
+            self.workers = start_workers(settings)
+            self.take_turns, self.close = self.workers.take_turns, self.workers.close
+
+        def finish(self, sites, anchors):
+            for result in self.workers.finish(sites, anchors):
+                seen.append((folder.status()["state"], folder.status()["training"]))
+                yield result
+
+    run_id = folder.open(identity(prepared), flat_differences)
+    LocalRun(prepared, run_id, folder, NoObserver(), start=Watched).run()
+    assert seen == [("ending", ["lead", "a", "b"]), ("ending", ["a", "b"]), ("ending", ["b"])]
+
+
 def test_models_of_another_training_are_not_overwritten_unless_asked(datasets, tmp_path):
     run(small_federation(), tmp_path / "first")
     before = results_folder("a", 501) / "fold_all" / "checkpoint_final.pth"
