@@ -148,6 +148,7 @@ class SiteAnswers:
 
     def _write_model(self, request: WriteModel) -> ModelWritten:
         worker = self._worker_for(request.run_id, request.plans)
+        LOG.info("All rounds are done; writing the model")
         folder = worker.finish(self.name, _hand_over(request.body).anchors if request.body else None)
         LOG.info("The model is in %s", folder)
         return ModelWritten()
