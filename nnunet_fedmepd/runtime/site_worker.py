@@ -35,7 +35,7 @@ from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
 from nnunet_fedmepd.runtime.layer_report import layer_report
 from nnunet_fedmepd.runtime.orphans import end_forks_with_this_process
-from nnunet_fedmepd.runtime.owned_results import are_finished, finish_results, results_folder
+from nnunet_fedmepd.runtime.owned_results import are_finished, mark_results, results_folder
 from nnunet_fedmepd.runtime.privacy_ledger import PrivacyError, PrivacyLedger
 from nnunet_fedmepd.runtime.profiling import NoProfile, Stopwatch
 from nnunet_fedmepd.runtime.run_folder import RunFolder
@@ -127,6 +127,7 @@ class SiteWorker:
             watch.lap("disk")
             was_done = self._states[name].round_number == round_number
             if not was_done:
+                mark_results(self._results_folder(name), self.run_id, self.federation, finished=False)
                 self._train(name, round_number, hand_over, advance, watch)
                 self._save(name, round_number)
                 watch.lap("disk")
@@ -141,17 +142,19 @@ class SiteWorker:
             name: the site.
             anchors: the federation's; None where anchors are off.
         """
-        folder = results_folder(self.sites[name].dataset, self.federation)
-        if are_finished(folder, self.run_id):
-            return folder
         self._wake(name, self.federation.rounds)
-        training = self._trainings[name]
+        training, folder = self._trainings.pop(name), self._results_folder(name)
+        if are_finished(folder, self.run_id):
+            training.suspend()
+            return folder
         if anchors is not None:
             training.calibrate_by(anchors.values, anchors.valid)
         training.finish()
-        finish_results(folder, self.run_id, self.federation)
-        del self._trainings[name]
+        mark_results(folder, self.run_id, self.federation, finished=True)
         return folder
+
+    def _results_folder(self, name: str) -> Path:
+        return results_folder(self.sites[name].dataset, self.federation)
 
     def _train(
         self,

@@ -189,6 +189,16 @@ def test_a_run_that_was_stopped_while_models_were_written_writes_only_those_that
     assert a.stat().st_mtime_ns == before
 
 
+def test_models_are_written_anew_after_a_round_that_had_to_be_trained_again(datasets, tmp_path):
+    weights, folder = run(small_federation(), tmp_path / "run"), RunFolder(tmp_path / "run")
+    a = results_folder("a", 501) / "fold_all" / "checkpoint_final.pth"
+    before = a.stat().st_mtime_ns
+    for states in (folder.coordinator, folder.site("a")):
+        states.file(2).unlink()
+    assert alike(weights, run(small_federation(), tmp_path / "run"))
+    assert a.stat().st_mtime_ns > before
+
+
 def test_while_models_are_written_the_log_says_so_and_the_status_whose_are_left(datasets, tmp_path):
     prepared, folder, seen = prepare(small_federation()), RunFolder(tmp_path), []
 
