@@ -40,7 +40,7 @@ def claim_results(federation: Federation, datasets: Sequence[str], run_id: str, 
         )
     for folder in folders:
         if not is_owned(folder, run_id):
-            mark_results(folder, run_id, federation, finished=False)
+            _write_owner(folder, run_id, federation, finished=False)
 
 
 def is_owned(folder: Path, run_id: str) -> bool:
@@ -48,16 +48,26 @@ def is_owned(folder: Path, run_id: str) -> bool:
     return (folder / OWNER).is_file() and bool(read_json(folder / OWNER)["run_id"] == run_id)
 
 
-def mark_results(folder: Path, run_id: str, federation: Federation, finished: bool) -> None:
-    """Mark a fold's results folder as a run's, and whether it holds all that the run writes there."""
-    owner = {"run_id": run_id, "federation": federation.name, "finished": finished}
-    write_atomically(folder / OWNER, json.dumps(owner).encode())
+def finish_results(folder: Path, run_id: str, federation: Federation) -> None:
+    """Write down that a fold's results folder holds all that a run writes there."""
+    _write_owner(folder, run_id, federation, finished=True)
+
+
+def reopen_results(folder: Path, run_id: str, federation: Federation) -> None:
+    """Write down that a run trains on, where it had written all: what is there will be that of an earlier round."""
+    if are_finished(folder, run_id):
+        _write_owner(folder, run_id, federation, finished=False)
 
 
 def are_finished(folder: Path, run_id: str) -> bool:
     """Return whether a fold's results folder holds all that a run writes there, its final model above all."""
     is_complete = is_owned(folder, run_id) and read_json(folder / OWNER).get("finished", False)
     return bool(is_complete) and (folder / "checkpoint_final.pth").is_file()
+
+
+def _write_owner(folder: Path, run_id: str, federation: Federation, finished: bool) -> None:
+    owner = {"run_id": run_id, "federation": federation.name, "finished": finished}
+    write_atomically(folder / OWNER, json.dumps(owner).encode())
 
 
 def _is_foreign(folder: Path, run_id: str) -> bool:

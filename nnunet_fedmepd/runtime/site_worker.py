@@ -35,7 +35,7 @@ from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.site_training import SiteTraining
 from nnunet_fedmepd.runtime.layer_report import layer_report
 from nnunet_fedmepd.runtime.orphans import end_forks_with_this_process
-from nnunet_fedmepd.runtime.owned_results import are_finished, mark_results, results_folder
+from nnunet_fedmepd.runtime.owned_results import are_finished, finish_results, reopen_results, results_folder
 from nnunet_fedmepd.runtime.privacy_ledger import PrivacyError, PrivacyLedger
 from nnunet_fedmepd.runtime.profiling import NoProfile, Stopwatch
 from nnunet_fedmepd.runtime.run_folder import RunFolder
@@ -127,7 +127,7 @@ class SiteWorker:
             watch.lap("disk")
             was_done = self._states[name].round_number == round_number
             if not was_done:
-                mark_results(self._results_folder(name), self.run_id, self.federation, finished=False)
+                reopen_results(self._results_folder(name), self.run_id, self.federation)
                 self._train(name, round_number, hand_over, advance, watch)
                 self._save(name, round_number)
                 watch.lap("disk")
@@ -150,7 +150,7 @@ class SiteWorker:
         if anchors is not None:
             training.calibrate_by(anchors.values, anchors.valid)
         training.finish()
-        mark_results(folder, self.run_id, self.federation, finished=True)
+        finish_results(folder, self.run_id, self.federation)
         return folder
 
     def _results_folder(self, name: str) -> Path:
