@@ -12,6 +12,7 @@ from dataset_conversion.assignment import SiteAssignment, check_assignments, in_
 from dataset_conversion.discovery import Case, find_cases
 from dataset_conversion.layouts import Layout, find_layout
 from dataset_conversion.partial import check_absent, complete_folder, writing_to
+from dataset_conversion.patients import check_patients, patient_folds
 from dataset_conversion.splits import one_site
 from dataset_conversion.validation import cases_at_sites, validate
 from dataset_conversion.writing import write_cases, write_dataset_json, write_splits
@@ -82,6 +83,7 @@ def convert_cases(
     """Do `convert_brats` on cases that are found already."""
     sites = in_site_order(sites)
     check_assignments(sites, cases)
+    check_patients(sites, layout)
     targets = _targets(sites, out, first_id, layout.title if prefix is None else prefix)
     at_sites = cases_at_sites(layout, sites, cases)
     absent = validate(at_sites, workers=workers)
@@ -90,7 +92,7 @@ def convert_cases(
         write_cases(at_sites, folders, workers=workers)
         for site in sites:
             write_dataset_json(folders[site.name], site, layout.name, absent, regions=regions)
-            write_splits(folders[site.name], site)
+            write_splits(folders[site.name], patient_folds(site, layout))
     return list(targets.values())
 
 

@@ -93,12 +93,10 @@ def write_dataset_json(
     (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def write_splits(folder: Path, site: SiteAssignment) -> None:
-    """Write a site's `splits_final.json`, a single fold, where its validation cases were chosen."""
-    if site.validation:
-        training = [case for case in site.training if case not in site.validation]
-        splits = [{"train": sorted(training), "val": sorted(site.validation)}]
-        (folder / "splits_final.json").write_text(json.dumps(splits, indent=2) + "\n", encoding="utf-8")
+def write_splits(folder: Path, folds: Sequence[Mapping[str, Sequence[str]]]) -> None:
+    """Write a site's `splits_final.json`; without folds there is none, and nnU-Net makes its own."""
+    if folds:
+        (folder / "splits_final.json").write_text(json.dumps(folds, indent=2) + "\n", encoding="utf-8")
 
 
 def _region_labels() -> dict[str, Any]:

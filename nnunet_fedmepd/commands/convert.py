@@ -97,8 +97,8 @@ def _summary(dataset: Path) -> str:
     images = len(list((dataset / "imagesTs").glob("*")))
     labels = len(list((dataset / "labelsTs").glob("*")))
     splits = dataset / "splits_final.json"
-    validation = len(json.loads(splits.read_text(encoding="utf-8"))[0]["val"]) if splits.is_file() else 0
-    of_these = f" ({validation} of them for validation)" if validation else ""
+    folds = json.loads(splits.read_text(encoding="utf-8")) if splits.is_file() else []
+    of_these = f" ({len(folds[0]['val'])} of them for validation)" if len(folds) == 1 else ""
     absent = sum(len(scans) for scans in description["fedmepd"]["absent_scans"].values())
     return (
         f"{dataset}: {description['numTraining']} training cases{of_these}, {images // channels} test cases "
