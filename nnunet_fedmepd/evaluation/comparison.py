@@ -5,13 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_fedmepd.evaluation.statistics import Interval, bootstrap_mean, holm, mean_over_seeds, paired_p_value
+from nnunet_fedmepd.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    holm,
+    mean_over_seeds,
+    sign_flip_p_value,
+    signed_rank_p_value,
+)
 from nnunet_fedmepd.evaluation.tables import COLUMNS, CaseScore
 from nnunet_fedmepd.federation.storage import write_atomically
 
@@ -54,9 +61,10 @@ class Result:
         seed_deviation: standard deviation of the seeds' means; NaN with one seed.
         steps: mean training steps of the models.
         n_cases, n_seeds: how many there are.
-        gain: Dice above the baseline's, on the cases that both have; NaN for the baseline.
-        p_value: of the gain, Wilcoxon over cases, adjusted (Holm): for all methods and single sites of a checkpoint
-            together, and for all methods in the mean together.
+        gain: Dice above the baseline's, on the cases and seeds that both have; NaN for the baseline, or without any.
+        seed_gains: the same for every seed by itself.
+        p_value: of the gain over cases, adjusted (Holm): for all methods and single sites of a checkpoint together
+            (Wilcoxon), and for all methods in the mean of sites together (random signs).
     """
 
     checkpoint: str
@@ -68,32 +76,46 @@ class Result:
     n_cases: int
     n_seeds: int
     gain: float
+    seed_gains: tuple[float, ...]
     p_value: float
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """A method's Dice, mean over regions, at some sites: site -> case -> one number a seed."""
+    """A method's Dice, mean over regions, or what it gains, at some sites: site -> case -> seed -> number."""
 
     by_seed: dict[str, dict[str, dict[int, float]]]
-    steps: list[int]
 
-    def at(self, sites: Iterable[str]) -> dict[str, dict[str, float]]:
-        """Return site -> case -> mean over seeds."""
-        return {
-            site: mean_over_seeds({case: list(own.values()) for case, own in self.by_seed[site].items()})
-            for site in sites
-        }
-
-    def seed_means(self, sites: Sequence[str]) -> list[float]:
-        """Return every seed's mean of the sites' means."""
-        seeds = sorted({seed for site in sites for own in self.by_seed[site].values() for seed in own})
+    def at_sites(self) -> list[list[float]]:
+        """Return per site one number a case, its mean over seeds."""
         return [
-            float(
-                np.mean([np.mean([own[seed] for own in self.by_seed[site].values() if seed in own]) for site in sites])
-            )
-            for seed in seeds
+            list(mean_over_seeds({case: list(own.values()) for case, own in cases.items()}).values())
+            for cases in self.by_seed.values()
         ]
+
+    def seed_means(self) -> list[float]:
+        """Return every seed's mean of the sites' means."""
+        seeds = sorted({seed for cases in self.by_seed.values() for own in cases.values() for seed in own})
+        return [
+            float(np.mean([np.mean([own[s] for own in cases.values() if s in own]) for cases in self.by_seed.values()]))
+            for s in seeds
+        ]
+
+    def above(self, reference: _Scored) -> _Scored | None:
+        """Return what is gained over a reference, on common cases and seeds; None where a site has none in common."""
+        gains = {
+            site: {
+                case: common
+                for case, own in cases.items()
+                if (common := _differences(own, reference.by_seed[site].get(case, {})))
+            }
+            for site, cases in self.by_seed.items()
+        }
+        return _Scored(gains) if all(gains.values()) else None
+
+
+def _differences(own: Mapping[int, float], reference: Mapping[int, float]) -> dict[int, float]:
+    return {seed: value - reference[seed] for seed, value in own.items() if seed in reference}
 
 
 def write_comparison(file: Path, rows: Iterable[TrialScore]) -> None:
@@ -132,56 +154,52 @@ def _at_checkpoint(rows: Sequence[TrialScore], checkpoint: str, baseline: str, l
     shared = [site for site in sites if site not in leads and all(site in owned[m] for m in methods)]
     results = []
     for name, members in [*((site, [site]) for site in sites), *([(ALL_SITES, shared)] if len(shared) > 1 else [])]:
-        scored = {m: _scored(rows, m, members) for m in methods if owned[m] >= set(members)}
+        of_method = {
+            m: [row for row in rows if row.method == m and row.score.site in members]
+            for m in methods
+            if owned[m] >= set(members)
+        }
+        scored = {m: _scored(own, members) for m, own in of_method.items()}
         reference = scored.get(baseline)
-        results += [
-            _result(checkpoint, name, m, own, members, None if m == baseline else reference)
-            for m, own in scored.items()
-        ]
+        for m, own in of_method.items():
+            gained = scored[m].above(reference) if reference and m != baseline else None
+            results.append(_result(checkpoint, name, m, own, scored[m], gained))
     return _adjusted(results)
 
 
-def _scored(rows: Sequence[TrialScore], method: str, sites: Sequence[str]) -> _Scored:
+def _scored(rows: Sequence[TrialScore], sites: Sequence[str]) -> _Scored:
     regions: dict[tuple[str, str, int], list[float]] = {}
-    steps: dict[tuple[str, int], int] = {}
     for row in rows:
-        if row.method == method and row.score.site in sites:
-            regions.setdefault((row.score.site, row.score.case, row.seed), []).append(row.score.dice)
-            steps[row.score.site, row.seed] = row.steps
+        regions.setdefault((row.score.site, row.score.case, row.seed), []).append(row.score.dice)
     by_seed: dict[str, dict[str, dict[int, float]]] = {site: {} for site in sites}
     for (site, case, seed), dice in regions.items():
         by_seed[site].setdefault(case, {})[seed] = float(np.mean(dice))
-    return _Scored(by_seed, list(steps.values()))
+    return _Scored(by_seed)
 
 
 def _result(
-    checkpoint: str, name: str, method: str, own: _Scored, sites: Sequence[str], reference: _Scored | None
+    checkpoint: str, name: str, method: str, rows: Sequence[TrialScore], own: _Scored, gained: _Scored | None
 ) -> Result:
-    values, seeds = own.at(sites), own.seed_means(sites)
-    gain, p_value = _tested(values, reference.at(sites)) if reference else (math.nan, math.nan)
+    values, of_seeds = own.at_sites(), own.seed_means()
+    gains = gained.at_sites() if gained else []
+    steps = {(row.score.site, row.seed): row.steps for row in rows}
     return Result(
         checkpoint,
         name,
         method,
-        bootstrap_mean([list(cases.values()) for cases in values.values()]),
-        float(np.std(seeds, ddof=1)) if len(seeds) > 1 else math.nan,
-        float(np.mean(own.steps)),
-        sum(len(cases) for cases in values.values()),
-        len(seeds),
-        gain,
-        p_value,
+        bootstrap_mean(values),
+        float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else math.nan,
+        float(np.mean(list(steps.values()))),
+        sum(len(cases) for cases in values),
+        len(of_seeds),
+        float(np.mean([np.mean(site) for site in gains])) if gains else math.nan,
+        tuple(gained.seed_means()) if gained else (),
+        _p_value(gains) if gains else math.nan,
     )
 
 
-def _tested(own: dict[str, dict[str, float]], reference: dict[str, dict[str, float]]) -> tuple[float, float]:
-    """Return the mean of the sites' mean gains and its p value, over the cases that both have."""
-    pairs = [
-        [(value, reference[site][case]) for case, value in cases.items() if case in reference[site]]
-        for site, cases in own.items()
-    ]
-    gain = float(np.mean([np.mean([a - b for a, b in site]) for site in pairs]))
-    a, b = zip(*(pair for site in pairs for pair in site), strict=True)
-    return gain, paired_p_value(a, b)
+def _p_value(gains: Sequence[Sequence[float]]) -> float:
+    return signed_rank_p_value(gains[0]) if len(gains) == 1 else sign_flip_p_value(gains)
 
 
 def _adjusted(results: Sequence[Result]) -> list[Result]:

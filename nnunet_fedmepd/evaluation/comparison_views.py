@@ -26,6 +26,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str, remark: str = "") -> Table:
     """Return site x method: mean Dice with its 95 % interval, gain over the baseline with its p value, and steps.
 
+    With several seeds their spread is told, too: the deviation of Dice, and the smallest and largest gain of a seed.
+
     Args:
         results: of all checkpoints.
         checkpoint: what is shown.
@@ -33,23 +35,33 @@ def comparison_table(results: Sequence[Result], checkpoint: str, baseline: str, 
         remark: added to the title.
     """
     shown = [result for result in results if result.checkpoint == checkpoint]
-    seeds = max(result.n_seeds for result in shown)
+    several = max(result.n_seeds for result in shown) > 1
     table = Table(
         title=STAGES[checkpoint] + remark,
-        caption=f"Mean over regions and cases [95 % bootstrap interval over cases]; {seeds} seed{'s' * (seeds > 1)}, "
-        f"averaged within a case. gain: over {baseline}; p: Wilcoxon over cases, Holm. The mean leaves leads out.",
+        caption=_caption(baseline, [result.n_seeds for result in shown]),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    columns = ("site", "method", "Dice [95 %]", *(["± seeds"] if seeds > 1 else []), "gain", "p", "steps")
+    spread = (["± seeds"], ["of seeds"]) if several else ([], [])
+    columns = ("site", "method", "Dice [95 %]", *spread[0], "gain", *spread[1], "p", "steps")
     for column in columns:
         table.add_column(column, justify="left" if column in ("site", "method") else "right", no_wrap=True)
     for site in dict.fromkeys(result.site for result in shown):
         own = [result for result in shown if result.site == site]
-        lines = [_cells(result, seeds > 1) for result in own]
+        lines = [_cells(result, several) for result in own]
         who = f"{site}\n{own[0].n_cases} case{'s' * (own[0].n_cases > 1)}"
         table.add_row(who, *("\n".join(column) for column in zip(*lines, strict=True)), end_section=True)
     return table
+
+
+def _caption(baseline: str, n_seeds: Sequence[int]) -> str:
+    seeds = " to ".join(map(str, sorted({min(n_seeds), max(n_seeds)})))
+    return (
+        f"Mean over regions and cases [95 % bootstrap interval over cases]; seeds: {seeds}, averaged within a case. "
+        f"gain: over {baseline}, same cases and seeds. p: over cases, adjusted (Holm); Wilcoxon at a site, random "
+        "signs in the mean, which leaves leads out. It is about these trained models: how much other trainings would "
+        "differ, only seeds tell."
+    )
 
 
 def draw_comparison(results: Sequence[Result], file: Path, remark: str = "") -> Path:
@@ -87,9 +99,14 @@ def _cells(result: Result, with_seeds: bool) -> list[str]:
         f"{dice.mean:.3f}{interval}",
         *([_or_dash(result.seed_deviation, ".3f")] if with_seeds else []),
         _or_dash(result.gain, "+.3f"),
+        *([_range(result.seed_gains)] if with_seeds else []),
         "<0.001" if result.p_value < 0.001 else _or_dash(result.p_value, ".3f"),
         f"{result.steps:.0f}",
     ]
+
+
+def _range(gains: Sequence[float]) -> str:
+    return f"{min(gains):+.3f} to {max(gains):+.3f}" if len(gains) > 1 else "-"
 
 
 def _or_dash(value: float, form: str) -> str:

@@ -1,7 +1,8 @@
 """How certain a comparison is: seeds are averaged within a case first, and cases, never seeds, are what is counted.
 
 Two trainings of one method on one case are no two observations: they share the case. So every case gives one number,
-its mean over the seeds; tests are paired over cases, and intervals resample cases within their site.
+its mean over the seeds; tests are paired over cases, and intervals resample cases within their site. What they tell is
+how the trained models would do on other cases, not how much another training would differ: that, the seeds tell.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 N_RESAMPLES = 9999
+N_SIGN_FLIPS = 99_999
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -57,16 +59,40 @@ def bootstrap_mean(sites: Sequence[Sequence[float]], seed: int = 0, confidence: 
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def paired_p_value(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the two-sided p value of Wilcoxon's signed-rank test of two methods over the same cases, in one order.
+def signed_rank_p_value(differences: Sequence[float]) -> float:
+    """Return the two-sided p value of Wilcoxon's signed-rank test of two methods' differences over the same cases.
 
-    Differences of zero are left out (Wilcoxon); without any other difference it is 1. It is exact up to 50 cases whose
-    differences are all of different size, else from the normal approximation.
+    Differences of zero are left out (Wilcoxon); without any other difference it is 1. SciPy chooses between the exact
+    distribution, permutations and the normal approximation.
     """
-    # Rounding errors of means over seeds must neither make a difference nor tell two alike ones apart.
-    differences = np.round(np.asarray(a, float) - np.asarray(b, float), 12)
-    differences = differences[differences != 0]
-    return float(stats.wilcoxon(differences).pvalue) if differences.size else 1.0
+    rounded = _rounded(differences)
+    rounded = rounded[rounded != 0]
+    return float(stats.wilcoxon(rounded).pvalue) if rounded.size else 1.0
+
+
+def sign_flip_p_value(sites: Sequence[Sequence[float]], seed: int = 0) -> float:
+    """Return the two-sided p value of the mean of the sites' mean differences, over random signs of all differences.
+
+    Unlike a test of all cases together it asks about the very number that is told: a site of a hundred cases counts as
+    much as one of five. It is exact up to 16 cases, else from 99,999 draws (Fisher's randomisation test).
+
+    Args:
+        sites: per site the differences of its cases.
+        seed: of the draws.
+    """
+    weighted = np.concatenate([_rounded(site) / len(site) for site in sites])
+    if not weighted.any():
+        return 1.0
+    result = stats.permutation_test(
+        (weighted,),
+        lambda draws, axis: draws.sum(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=N_SIGN_FLIPS,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
 
 
 def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
@@ -77,3 +103,8 @@ def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
         largest = max(largest, min(1.0, p_values[key] * (len(p_values) - rank)))
         adjusted[key] = largest
     return {key: adjusted[key] for key in p_values}
+
+
+def _rounded(differences: Sequence[float]) -> np.ndarray:
+    """Return differences, where rounding errors of means over seeds neither make one nor tell two alike ones apart."""
+    return np.round(np.asarray(differences, float), 12)

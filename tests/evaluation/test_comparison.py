@@ -70,6 +70,30 @@ def test_seeds_are_averaged_within_a_case_and_their_spread_is_told() -> None:
     assert result.seed_deviation == pytest.approx(0.2 / math.sqrt(2))
 
 
+def test_a_gain_is_that_over_the_same_seeds() -> None:
+    local = rows("local", {"a": [0.2, 0.3]}, [1]) + rows("local", {"a": [0.6, 0.7]}, [2])
+    ours = rows("ours", {"a": [0.5, 0.8]}, [2]) + rows("ours", {"a": [0.9, 0.9]}, [3])
+    result = only(compare(local + ours, "local"), "a", "ours")
+    assert result.dice.mean == pytest.approx(0.775)
+    assert result.gain == pytest.approx(0.0)
+    assert result.seed_gains == pytest.approx([0.0])
+
+
+def test_without_a_common_seed_nothing_is_compared() -> None:
+    sites = {"a": BASE, "b": BASE}
+    result = only(compare(rows("local", sites, [1]) + rows("ours", sites, [2]), "local"), ALL_SITES, "ours")
+    assert math.isnan(result.gain)
+    assert math.isnan(result.p_value)
+
+
+def test_every_seed_s_gain_is_told() -> None:
+    better = {seed: {"a": plus(BASE, [seed / 10] * 7), "b": [0.5]} for seed in (1, 2)}
+    scores = [row for seed, sites in better.items() for row in rows("ours", sites, [seed])]
+    results = compare(rows("local", {"a": BASE, "b": [0.5]}, [1, 2]) + scores, "local")
+    assert only(results, "a", "ours").seed_gains == pytest.approx([0.1, 0.2])
+    assert only(results, ALL_SITES, "ours").seed_gains == pytest.approx([0.05, 0.1])
+
+
 def test_every_site_counts_the_same_in_the_mean_but_leads_and_sites_that_some_method_lacks() -> None:
     sites = {"lead": [0.99], "a": [0.8] * 6, "b": [0.4] * 2}
     results = compare(rows("local", {**sites, "c": [0.9]}) + rows("ours", sites), "local", leads=["lead"])
@@ -114,7 +138,8 @@ def test_table_and_figure_show_every_site_and_method(tmp_path: Path) -> None:
     console = Console(width=100, file=io.StringIO())
     console.print(comparison_table(results, "final", "local"))
     lines = [line.split() for line in console.file.getvalue().splitlines()]
-    assert ["a", "local", "0.650", "[0.579,", "0.721]", "0.000", "-", "-", "100"] in lines
-    assert ["7", "cases", "ours", "0.750", "[0.679,", "0.821]", "0.000", "+0.100", "0.031", "100"] in lines
-    assert ["1", "case", "ours", "0.500", "0.000", "+0.000", "1.000", "100"] in lines
+    gain = ["+0.100", "+0.100", "to", "+0.100"]
+    assert ["a", "local", "0.650", "[0.579,", "0.721]", "0.000", "-", "-", "-", "100"] in lines
+    assert ["7", "cases", "ours", "0.750", "[0.679,", "0.821]", "0.000", *gain, "0.031", "100"] in lines
+    assert ["1", "case", "ours", "0.500", "0.000", "+0.000", "+0.000", "to", "+0.000", "1.000", "100"] in lines
     assert draw_comparison(results, tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

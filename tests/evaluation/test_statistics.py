@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_fedmepd.evaluation.statistics import bootstrap_mean, holm, mean_over_seeds, paired_p_value
+from nnunet_fedmepd.evaluation.statistics import (
+    bootstrap_mean,
+    holm,
+    mean_over_seeds,
+    sign_flip_p_value,
+    signed_rank_p_value,
+)
 
 
 def test_seeds_are_averaged_within_a_case() -> None:
@@ -38,12 +44,23 @@ def test_with_one_case_a_site_there_is_no_interval() -> None:
 
 def test_six_cases_all_better_have_the_smallest_p_that_six_cases_allow() -> None:
     better = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    assert paired_p_value(better, [0.0] * 6) == pytest.approx(2 / 2**6)
-    assert paired_p_value([0.0] * 6, better) == pytest.approx(2 / 2**6)
+    assert signed_rank_p_value(better) == pytest.approx(2 / 2**6)
+    assert signed_rank_p_value([-gain for gain in better]) == pytest.approx(2 / 2**6)
+    assert sign_flip_p_value([better]) == pytest.approx(2 / 2**6)
+    assert sign_flip_p_value([better[:4], better[4:]]) == pytest.approx(2 / 2**6)
 
 
 def test_methods_that_never_differ_are_not_told_apart() -> None:
-    assert paired_p_value([0.5, 0.7], [0.5, 0.7]) == 1
+    assert signed_rank_p_value([0.0, 1e-17]) == 1
+    assert sign_flip_p_value([[0.0, 1e-17], [0.0]]) == 1
+
+
+def test_the_test_of_the_mean_of_sites_is_about_the_mean_of_sites() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.001, 100)
+    sites = [list(noise - 0.01), [0.2, -0.1, 0.25, -0.05], [0.15, -0.2, 0.2, 0.05]]
+    assert np.mean([np.mean(site) for site in sites]) > 0
+    assert sign_flip_p_value(sites) > 0.3  # the large site's small losses, nearly all of the cases, do not decide
+    assert sign_flip_p_value([[gain + 0.3 for gain in site] for site in sites]) < 0.001
 
 
 def test_holm_multiplies_the_smallest_p_most_and_keeps_the_order() -> None:
