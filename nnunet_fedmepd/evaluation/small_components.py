@@ -3,7 +3,7 @@
 False components of a region cost little Dice, but much HD95 and lesion-wise Dice; where the reference lacks the region,
 a single voxel makes Dice 0 and none makes it 1. Entries to BraTS drop small components for that reason (Isensee et al.,
 nnU-Net for Brain Tumor Segmentation, 2020: small enhancing tumours). Here what is small is chosen on validation cases,
-for every region.
+region by region in their order: a region that others lie in takes them with it, so their Dice counts, too.
 """
 
 from __future__ import annotations
@@ -27,42 +27,70 @@ _DIGITS = 9
 
 @dataclass(frozen=True)
 class Components:
-    """What one case's Dice depends on when components of a region are dropped.
+    """What one case's Dice of R regions depends on when the n components of one of them are dropped.
 
     Attributes:
-        ml: volume of each predicted component.
-        voxels: of each.
-        overlap: voxels of each that are in the reference, too.
-        reference_voxels: of the region in the reference.
+        ml: volume of each component.
+        voxels: per region: in the reference and predicted, predicted, in the reference.
+        changes: per region and component: what its loss adds to the first two.
     """
 
     ml: Float[np.ndarray, " n"]
-    voxels: Int[np.ndarray, " n"]
-    overlap: Int[np.ndarray, " n"]
-    reference_voxels: int
+    voxels: Int[np.ndarray, "R 3"]
+    changes: Int[np.ndarray, "R 2 n"]
 
     def dice(self, limit_ml: float) -> float:
-        """Return Dice without the components that are smaller than a limit; 1 if nothing is left on either side."""
-        kept = self.ml >= limit_ml
-        return dice_of_counts(int(self.overlap[kept].sum()), int(self.voxels[kept].sum()), self.reference_voxels)
+        """Return the mean Dice of all regions without the components that are smaller than a limit.
+
+        A region of which nothing is left on either side has Dice 1.
+        """
+        changed = self.voxels.copy()
+        changed[:, :2] += self.changes[:, :, self.ml < limit_ml].sum(2)
+        return float(np.mean([dice_of_counts(*(int(count) for count in counts)) for counts in changed]))
 
 
 def find_components(
-    reference: Bool[np.ndarray, "X Y Z"], prediction: Bool[np.ndarray, "X Y Z"], spacing_mm: Sequence[float]
+    reference: Integer[np.ndarray, "X Y Z"],
+    prediction: Integer[np.ndarray, "X Y Z"],
+    spacing_mm: Sequence[float],
+    regions: Mapping[str, tuple[int, ...]],
+    name: str,
+    scored: Bool[np.ndarray, "X Y Z"] | None = None,
 ) -> Components:
-    """Return the components of a predicted region, 26 neighbours each."""
-    numbers, n_components = components(prediction)
-    voxels, overlap = (np.bincount(numbers[mask], minlength=n_components + 1)[1:] for mask in (prediction, reference))
-    return Components(voxels * voxel_ml(spacing_mm), voxels, overlap, int(reference.sum()))
+    """Return the components of a predicted region, 26 neighbours each, and what all regions lose with them.
+
+    Args:
+        reference, prediction: label maps.
+        spacing_mm: of the three axes.
+        regions: name -> labels that make it up.
+        name: the region whose components are looked for.
+        scored: where somebody annotated; None is everywhere.
+    """
+    numbers, n_components = components(np.isin(prediction, regions[name]))
+    ml = np.bincount(numbers.ravel(), minlength=n_components + 1)[1:] * voxel_ml(spacing_mm)
+    counted = np.ones(prediction.shape, bool) if scored is None else scored
+    without = np.where(numbers > 0, _label_around(regions[name], regions), prediction)
+    voxels, changes = [], []
+    for labels in regions.values():
+        actual, before, after = (np.isin(of, labels) & counted for of in (reference, prediction, without))
+        voxels.append([int(mask.sum()) for mask in (actual & before, before, actual)])
+        changes.append(
+            [
+                np.bincount(numbers[after & mask], minlength=n_components + 1)[1:]
+                - np.bincount(numbers[before & mask], minlength=n_components + 1)[1:]
+                for mask in (actual, counted)
+            ]
+        )
+    return Components(ml, np.array(voxels), np.array(changes))
 
 
 def choose_limit(cases: Sequence[Components]) -> float:
     """Return the millilitres below which a component is dropped; 0 drops none.
 
-    It is the limit whose mean gain in Dice over the cases, less the standard error of that mean, is largest: a limit
-    that owes its gain to one case is not chosen. Each lies in the geometric middle between the largest component that
-    it drops and the smallest that it keeps; of equally good ones the smallest is taken, and one that keeps none never.
-    The rule is this project's own.
+    It is the limit whose mean gain in Dice (of all regions) over the cases, less the standard error of that mean, is
+    largest: a limit that owes its gain to one case is not chosen. Each lies in the geometric middle between the largest
+    component that it drops and the smallest that it keeps; of equally good ones the smallest is taken, and one that
+    keeps none never. The rule is this project's own.
 
     Args:
         cases: a region's components in validation cases; fewer than two choose nothing.

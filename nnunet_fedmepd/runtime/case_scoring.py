@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Integer
 from nnunet_fedmepd.errors import DatasetError
 from nnunet_fedmepd.evaluation.metrics import score_regions
 from nnunet_fedmepd.evaluation.regions import ignore_label, scored_regions
-from nnunet_fedmepd.evaluation.small_components import Components, find_components
+from nnunet_fedmepd.evaluation.small_components import Components, drop_small_components, find_components
 from nnunet_fedmepd.evaluation.tables import CaseScore
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOutCase
 from nnunet_fedmepd.nnunet_plugin.label_files import LabelFiles, LabelMap
@@ -61,20 +61,18 @@ class CaseScorer:
             for region, score in scores.items()
         ]
 
-    def components(self, case: HeldOutCase, labels: Integer[np.ndarray, "X Y Z"]) -> dict[str, Components]:
-        """Return region -> its predicted components; where nobody annotated there are none.
+    def components(
+        self, case: HeldOutCase, labels: Integer[np.ndarray, "X Y Z"], limits_ml: Mapping[str, float], region: str
+    ) -> Components:
+        """Return a region's components in a prediction, from which those below the limits of other regions are gone.
 
         Raises:
             DatasetError: the reference has another shape.
         """
         reference = self._reference(case, labels)
-        scored = np.ones(labels.shape, bool) if self._ignore is None else reference.labels != self._ignore
-        return {
-            region: find_components(
-                np.isin(reference.labels, own) & scored, np.isin(labels, own) & scored, reference.spacing_mm
-            )
-            for region, own in self.regions.items()
-        }
+        left = drop_small_components(labels, reference.spacing_mm, self.regions, limits_ml)
+        scored = None if self._ignore is None else reference.labels != self._ignore
+        return find_components(reference.labels, left, reference.spacing_mm, self.regions, region, scored)
 
     def _reference(self, case: HeldOutCase, labels: Integer[np.ndarray, "X Y Z"]) -> LabelMap:
         reference = self.files.read(case.reference)

@@ -9,13 +9,14 @@ from dataclasses import replace
 from rich.console import Console
 
 from nnunet_fedmepd.evaluation.small_components import (
-    Components,
     choose_limit,
     describe_limits,
     drop_small_components,
     write_limits,
 )
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder
+from nnunet_fedmepd.nnunet_plugin.held_out import HeldOutCase
+from nnunet_fedmepd.nnunet_plugin.label_files import LabelMap
 from nnunet_fedmepd.runtime.case_scoring import CaseScorer, n_cases, short_digest
 from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites
 from nnunet_fedmepd.runtime.finished_run import SiteModel
@@ -57,14 +58,24 @@ def evaluate_without_small(
 
 
 def _choose(validation: Sequence[SiteModel], folder: EvaluationFolder) -> dict[str, float]:
-    found: dict[str, list[Components]] = {}
-    for target in validation:
-        scorer, ending = CaseScorer(target), target.held_out.description["file_ending"]
-        for case in target.held_out.cases:
-            predicted = scorer.files.read(folder.predictions(target.site) / f"{case.name}{ending}")
-            for region, components in scorer.components(case, predicted.labels).items():
-                found.setdefault(region, []).append(components)
-    return {region: choose_limit(cases) for region, cases in found.items()}
+    """Return every region's limit, chosen on what the limits of the regions before leave of the predictions."""
+    scorers = [CaseScorer(target) for target in validation]
+    limits: dict[str, float] = {}
+    for region in dict.fromkeys(region for scorer in scorers for region in scorer.regions):
+        found = [
+            scorer.components(case, _predicted(scorer, folder, target, case).labels, limits, region)
+            for scorer, target in zip(scorers, validation, strict=True)
+            if region in scorer.regions
+            for case in target.held_out.cases
+        ]
+        limits[region] = choose_limit(found)
+    return limits
+
+
+def _predicted(scorer: CaseScorer, folder: EvaluationFolder, target: SiteModel, case: HeldOutCase) -> LabelMap:
+    return scorer.files.read(
+        folder.predictions(target.site) / f"{case.name}{target.held_out.description['file_ending']}"
+    )
 
 
 def _drop(

@@ -20,28 +20,45 @@ ONE_ML = (10.0, 10.0, 10.0)
 
 
 def row(text: str) -> np.ndarray:
-    """Return a mask in which `#` is the region."""
-    return np.array([[[letter == "#" for letter in text]]])
+    """Return a label map: `#` is label 1, a digit its own, anything else background."""
+    return np.array([[[int(letter) if letter.isdigit() else int(letter == "#") for letter in text]]])
 
 
 def case(reference: str, prediction: str):
-    return find_components(row(reference), row(prediction), ONE_ML)
+    return find_components(row(reference), row(prediction), ONE_ML, {"tumour": (1,)}, "tumour")
 
 
 def test_the_components_of_a_case_tell_dice_below_every_limit():
     reference, prediction = row("####...##."), row(".###..#..#")
-    components = find_components(reference, prediction, (10.0, 10.0, 5.0))
+    components = find_components(reference, prediction, (10.0, 10.0, 5.0), {"tumour": (1,)}, "tumour")
     assert sorted(components.ml) == [0.5, 0.5, 1.5]
-    assert components.dice(0.0) == pytest.approx(dice(reference, prediction))
-    assert components.dice(1.0) == pytest.approx(dice(reference, row(".###......")))
+    assert components.dice(0.0) == pytest.approx(dice(reference > 0, prediction > 0))
+    assert components.dice(1.0) == pytest.approx(dice(reference > 0, row(".###......") > 0))
     assert case("....", ".#..").dice(1.5) == 1.0
     assert case("#...", "#.#.").dice(1.5) == 0.0
 
 
+@pytest.mark.parametrize("region", BRATS_REGIONS)
+@pytest.mark.parametrize("limit", [0.0, 1.5, 2.5, 4.5])
+def test_regions_within_a_dropped_component_are_lost_with_it(region, limit):
+    reference, prediction = row("22133.2.3..13.1"), row("221133.213.1.23")
+    dropped = drop_small_components(prediction, ONE_ML, BRATS_REGIONS, {region: limit})
+    expected = np.mean([dice(np.isin(reference, own), np.isin(dropped, own)) for own in BRATS_REGIONS.values()])
+    components = find_components(reference, prediction, ONE_ML, BRATS_REGIONS, region)
+    assert components.dice(limit) == pytest.approx(expected)
+
+
+def test_what_nobody_annotated_does_not_count_but_a_component_is_as_large_as_it_is():
+    reference, prediction = row("11.....9"), row("11..1111")
+    components = find_components(reference, prediction, ONE_ML, {"tumour": (1,)}, "tumour", reference != 9)
+    assert sorted(components.ml) == [2.0, 4.0]
+    assert components.dice(0.0) == pytest.approx(2 * 2 / (2 + 5))
+
+
 def test_components_that_touch_at_a_corner_are_one():
-    mask = np.zeros((2, 2, 2), bool)
-    mask[0, 0, 0] = mask[1, 1, 1] = True
-    assert find_components(mask, mask, ONE_ML).ml == pytest.approx([2.0])
+    mask = np.zeros((2, 2, 2), int)
+    mask[0, 0, 0] = mask[1, 1, 1] = 1
+    assert find_components(mask, mask, ONE_ML, {"tumour": (1,)}, "tumour").ml == pytest.approx([2.0])
 
 
 def test_the_limit_lies_between_what_is_wrong_and_what_is_right():
@@ -62,6 +79,15 @@ def test_the_limit_lies_between_what_is_wrong_and_what_is_right():
 )
 def test_a_limit_that_does_not_surely_gain_is_not_chosen(cases):
     assert choose_limit([case(*texts) for texts in cases]) == 0.0
+
+
+def test_a_limit_that_takes_more_of_a_region_inside_than_it_gains_is_not_chosen():
+    texts = [("2222111111....3", "2222111111.1113")] * 3  # the false core lies beside all that truly enhances
+    core = {"tumor_core": BRATS_REGIONS["tumor_core"]}
+    alone = [find_components(row(a), row(b), ONE_ML, core, "tumor_core") for a, b in texts]
+    assert choose_limit(alone) == pytest.approx((4 * 6) ** 0.5)
+    cases = [find_components(row(a), row(b), ONE_ML, BRATS_REGIONS, "tumor_core") for a, b in texts]
+    assert choose_limit(cases) == 0.0
 
 
 def test_a_small_true_component_is_given_up_where_more_is_won():
