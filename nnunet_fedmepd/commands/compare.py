@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-small", action="store_true", help="drop components below a size chosen on validation cases"
     )
-    parser.add_argument("--show", action="store_true", help="train nothing: show what has ended so far")
+    parser.add_argument(
+        "--show", action="store_true", help="train nothing: show what has ended, scored first if need be"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("--drop-small chooses its limits on validation cases: give a fold, such as --fold 0.")
     methods, out = parse_methods(args.methods, federation), args.out.resolve()
     baseline = _baseline(args.baseline, [method.name for method in methods])
-    device = "cpu" if args.show else devices_of_workers(federation.run)[0]  # showing predicts nothing
-    scoring = Scoring(Predicting(device, args.mirroring), args.drop_small)
+    scoring = Scoring(Predicting(devices_of_workers(federation.run)[0], args.mirroring), args.drop_small)
     comparison = Comparison(methods, _seeds(args.seeds), out, scoring, args.pooled_factor, console)
     if federation.run.fold == "all":
         console.print("No validation cases (run.fold is 'all'): methods are compared at the end of training only.")

@@ -25,26 +25,34 @@ def mean_dice(
         regions: name -> labels that make up the region.
 
     Raises:
-        DatasetError: there is no prediction, or one without a reference.
+        DatasetError: there is no prediction, or one without a reference, or of another shape.
     """
     files = sorted(predictions.glob(f"*{file_ending}"))
     if not files:
         raise DatasetError(
             "There is nothing to score", file=predictions, expected=f"*{file_ending}", found="no such file"
         )
-    pairs = [(_read_reference(references / file.name, file), _read(file)) for file in files]
+    pairs = [_read_pair(references / file.name, file) for file in files]
     return {
         name: fmean(dice(np.isin(reference, labels), np.isin(prediction, labels)) for reference, prediction in pairs)
         for name, labels in regions.items()
     }
 
 
-def _read_reference(reference: Path, prediction: Path) -> np.ndarray:
+def _read_pair(reference: Path, prediction: Path) -> tuple[np.ndarray, np.ndarray]:
     if not reference.is_file():
         raise DatasetError(
             "A prediction has no reference segmentation", file=prediction, expected=reference, found="no such file"
         )
-    return _read(reference)
+    actual, predicted = _read(reference), _read(prediction)
+    if actual.shape != predicted.shape:
+        raise DatasetError(
+            "A prediction does not have the shape of its reference",
+            file=prediction,
+            expected=actual.shape,
+            found=predicted.shape,
+        )
+    return actual, predicted
 
 
 def _read(file: Path) -> np.ndarray:

@@ -25,7 +25,8 @@ CONVENTIONS = (
     "A region in neither reference nor prediction: Dice 1, HD95 0; in only one of them: Dice 0, HD95 the image's "
     "diagonal (374 mm in BraTS). Lesion-wise Dice as in BraTS 2023: missed lesions and false positives count 0."
 )
-# BraTS 2023 and later, adult glioma: lesions closer than this count as one, smaller reference lesions do not count.
+# BraTS 2023 and later, adult glioma: lesions grow by this before they are told apart, so that those up to twice as far
+# from each other are one; reference lesions that are not larger do not count.
 LESION_GAP_MM = 3.0
 SMALLEST_LESION_MM3 = 50.0
 _MM3_PER_ML = 1000.0

@@ -15,7 +15,7 @@ SHOWN, HIDDEN = "●", "○"
 
 
 def site_table(scores: Sequence[CaseScore], title: str, leads: Collection[str] = ()) -> Table:
-    """Return mean and standard deviation over cases, per site and region; last the mean of the sites' means.
+    """Return mean and standard deviation over cases, per site and region; last those of the sites' means.
 
     Leads do not count in the mean of sites, as in the publication.
     """
@@ -34,7 +34,8 @@ def site_table(scores: Sequence[CaseScore], title: str, leads: Collection[str] =
             region: {metric: np.array([own[region][metric].mean() for own in counted]) for metric in METRICS}
             for region in counted[0]
         }
-        table.add_row(*_block(["mean of sites", *(["without leads"] if len(counted) < len(sites) else [])], means))
+        which = ["mean of sites", *(["without leads"] if len(counted) < len(sites) else []), "± over sites"]
+        table.add_row(*_block(which, means))
     return table
 
 

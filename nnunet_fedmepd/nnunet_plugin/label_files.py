@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import numpy as np
 from jaxtyping import Int64, Integer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+# nnU-Net's readers of 2D images give the axis that these lack a step so many times the others'.
+_STEP_OF_NO_AXIS = 999
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -18,7 +21,7 @@ class LabelMap:
 
     Attributes:
         labels: (X, Y, Z).
-        spacing_mm: of the three axes.
+        spacing_mm: of the three axes; a 2D image is 1 mm thick.
         properties: the reader's, which the writer needs.
     """
 
@@ -40,8 +43,7 @@ class LabelFiles:
     def read(self, file: Path) -> LabelMap:
         """Return a label map."""
         labels, properties = self._files.read_seg(str(file))
-        spacing_mm = tuple(float(step) for step in properties["spacing"])
-        return LabelMap(labels[0].astype(np.int64), spacing_mm, properties)
+        return LabelMap(labels[0].astype(np.int64), _spacing_mm(properties["spacing"]), properties)
 
     def write(self, labels: Integer[np.ndarray, "X Y Z"], properties: dict[str, Any], file: Path) -> None:
         """Write a label map as nnU-Net does, atomically; the folder is made.
@@ -55,3 +57,8 @@ class LabelFiles:
         partial = file.with_name(f"partial.{file.name}")  # the ending tells the writer the format
         self._files.write_seg(labels, str(partial), properties)
         partial.replace(file)
+
+
+def _spacing_mm(spacing: Sequence[float]) -> tuple[float, ...]:
+    first, *others = (float(step) for step in spacing)
+    return (1.0 if first >= _STEP_OF_NO_AXIS * max(others) else first, *others)

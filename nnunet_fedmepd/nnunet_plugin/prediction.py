@@ -51,8 +51,11 @@ class TrainedModel:
 
     def steps(self) -> int:
         """Return after how many training steps it was saved."""
-        settings = TrainingSettings.from_plans(self.plans(), environment={})
-        return int(self._content()["current_epoch"]) * settings.num_iterations_per_epoch
+        return int(self._content()["current_epoch"]) * self.steps_per_epoch()
+
+    def steps_per_epoch(self) -> int:
+        """Return how many training steps an epoch had."""
+        return TrainingSettings.from_plans(self.plans(), environment={}).num_iterations_per_epoch
 
     @property
     def _plans_file(self) -> Path:

@@ -20,7 +20,6 @@ from rich.console import Console
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.loading import parse_federation
 from nnunet_fedmepd.config.methods import Method
-from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
 from nnunet_fedmepd.evaluation.convergence import CurvePoint, write_curves
@@ -145,16 +144,21 @@ class Comparison:
 
     def _curves_of(self, trial: Trial) -> list[CurvePoint]:
         """Return the curves of every site, or of the pool that stands for it."""
-        federation = trial.federation
         pool_of = dict(self._pools(trial).pool_of) if trial.method.pooled else {}
-        steps = federation.epochs_per_round * federation.training_settings(TrainingSettings()).num_iterations_per_epoch
-        turns = [line for line in RunFolder(trial.run).journal() if "pseudo_dice" in line]
-        return [
-            CurvePoint(trial.method.name, trial.seed, site.name, line["round"] * steps, line["pseudo_dice"])
-            for site in federation.site
-            for line in turns
-            if line["site"] == pool_of.get(site.name, site.name)
-        ]
+        ended, turns = open_finished_run(trial.run), RunFolder(trial.run).journal()
+        points = []
+        for site in trial.federation.site:
+            model = pool_of.get(site.name, site.name)
+            # A site that was absent took no steps; a round that was trained again counts once.
+            dice = {
+                line["round"]: line["pseudo_dice"] for line in turns if line["site"] == model and "pseudo_dice" in line
+            }
+            steps = ended.steps_per_round(model) if dice else 0
+            points += [
+                CurvePoint(trial.method.name, trial.seed, site.name, number * steps, dice[round_number])
+                for number, round_number in enumerate(sorted(dice), 1)
+            ]
+        return points
 
     def _has_ended(self, trial: Trial) -> bool:
         try:

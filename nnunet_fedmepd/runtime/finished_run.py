@@ -82,6 +82,14 @@ class FinishedRun:
             "replaced by another training? Set nnUNet_results to where the models are, or run the federation again."
         )
 
+    def steps_per_round(self, site: str) -> int:
+        """Return how many training steps a site took in a round that it took part in.
+
+        Raises:
+            RunError: its model is gone, or replaced by that of another run.
+        """
+        return self.federation.epochs_per_round * self.model(site, "final").steps_per_epoch()
+
     def _check_validation(self, checkpoint: str) -> None:
         if self.federation.run.fold == "all":
             asked = "The best checkpoint" if checkpoint == "best" else "Evaluation on validation cases"

@@ -25,6 +25,11 @@ def test_labels_are_joined_into_regions_and_cases_are_averaged(tmp_path):
     )
 
 
+def test_a_prediction_of_another_shape_is_an_error(tmp_path):
+    with pytest.raises(DatasetError, match=r"case0.nii.gz\n  expected: .*\n  found: "):
+        mean_dice(*folders(tmp_path, ([1, 2], [1])), BRATS_REGIONS)
+
+
 def test_nothing_to_score_and_a_missing_reference_are_errors(tmp_path):
     reference, prediction = folders(tmp_path, ([1], [1]))
     (reference / "case0.nii.gz").unlink()

@@ -42,7 +42,7 @@ def test_a_site_has_mean_and_deviation_over_cases_of_every_region_and_of_their_m
         ["1 case", "mean", "0.700", "7.0", "0.700"],
         ["mean of sites", "whole", "0.800 ± 0.283", "8.0 ± 2.8", "0.800 ± 0.283"],
         ["without leads", "core", "0.300 ± 0.141", "3.0 ± 1.4", "0.300 ± 0.141"],
-        ["mean", "0.550 ± 0.212", "5.5 ± 2.1", "0.550 ± 0.212"],
+        ["± over sites", "mean", "0.550 ± 0.212", "5.5 ± 2.1", "0.550 ± 0.212"],
     ]
 
 

@@ -73,6 +73,19 @@ def test_every_site_has_a_curve_of_every_method_also_of_the_pool_that_stands_for
     assert {(point["method"], point["site"], point["steps"]) for point in points} == expected
 
 
+def test_a_curve_counts_the_rounds_that_a_site_took_part_in_once_each(compared):
+    file = compared / "out" / "alone" / "seed_1" / "run" / "rounds.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    late = [line for line in lines if (line.get("site"), line["round"]) != ("b", 1)]
+    again = [line for line in lines if (line.get("site"), line["round"]) == ("lead", 2)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in late + again))
+    assert compare(compared, "--show") == 0
+    with (compared / "out" / "curves.csv").open(newline="") as table:
+        steps = [(point["site"], int(point["steps"])) for point in csv.DictReader(table) if point["method"] == "alone"]
+    others = [(site, number * STEPS) for site in OWNED if site != "b" for number in (1, 2)]
+    assert sorted(steps) == sorted([("b", STEPS), *others])
+
+
 def test_every_method_is_scored_on_every_test_case_at_the_end_and_at_its_best(compared):
     scores = rows(compared)
     expected = {
