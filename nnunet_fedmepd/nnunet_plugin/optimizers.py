@@ -1,8 +1,11 @@
-"""Optimizers that spare the weights of absent modalities."""
+"""Optimizers that spare the weights of absent modalities, and a schedule that runs on while a site is absent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import nn
 
 from nnunet_fedmepd.config.training import TrainingSettings
@@ -28,3 +31,24 @@ def build_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.op
         return torch.optim.SGD(parameters, settings.learning_rate, momentum=0.99, nesterov=True)
     # Adam with coupled decay erases weights that get no gradient; AdamW with the same rate and moments does not.
     return torch.optim.AdamW(parameters, settings.learning_rate)
+
+
+class FederatedSchedule(PolyLRScheduler):
+    """nnU-Net's schedule, which counts the epochs of the federation, not those that a site took part in.
+
+    Args:
+        optimizer: whose rate falls.
+        initial_lr: at the start.
+        n_epochs: of the federation.
+        missed: tells how many epochs went by without the site.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, initial_lr: float, n_epochs: int, missed: Callable[[], int]
+    ) -> None:
+        self._missed = missed
+        super().__init__(optimizer, initial_lr, n_epochs)
+
+    def step(self, current_step: int | None = None) -> None:
+        """Set the rate of an epoch of the site; torch's first call names none."""
+        super().step(current_step if current_step is None else current_step + self._missed())

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from nnunet_fedmepd.nnunet_plugin.losses import (
     region_scale_weights,
 )
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
-from nnunet_fedmepd.nnunet_plugin.optimizers import build_optimizer
+from nnunet_fedmepd.nnunet_plugin.optimizers import FederatedSchedule, build_optimizer
 from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
 
@@ -134,9 +133,9 @@ class FedMEPDTrainer(nnUNetTrainer):
         """Decide, before training starts, whether to collect anchors; by default every full-modality dataset does."""
         self.is_lead = is_lead
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, FederatedSchedule]:
         optimizer = build_optimizer(self.bare_network, self.settings)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, FederatedSchedule(optimizer, self.initial_lr, self.num_epochs, lambda: self.missed_epochs)
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
@@ -145,11 +144,6 @@ class FedMEPDTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         self.bare_network.use_anchors(not self.is_lead)
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        if self.missed_epochs:
-            self.lr_scheduler.step(self.current_epoch + self.missed_epochs)
 
     def on_epoch_end(self) -> None:
         with self._drawing_only_when_due():

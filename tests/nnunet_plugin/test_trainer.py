@@ -214,6 +214,17 @@ def test_a_rare_voxel_that_is_missed_weighs_more_than_one_that_is_invented_less_
         assert list(ratios()) == pytest.approx(expected, rel=0.01), loss
 
 
+def test_a_site_that_was_absent_trains_at_the_rate_of_the_federation_and_logs_it(lead):
+    trainer = lead.trainer()
+    trainer.num_epochs = 4
+    trainer.initialize()
+    trainer.missed_epochs = 2
+    trainer.on_train_epoch_start()
+    rate = trainer.initial_lr * 0.5**0.9
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+    assert trainer.logger.get_value("lrs", 0) == pytest.approx(rate)
+
+
 def test_the_published_loss_trains():
     dataset = prepare(make_dataset("Dataset001_x", ["T1"]))
     plans = dataset.plans
