@@ -90,7 +90,7 @@ class Round:
 
     Args:
         state: after the last round.
-        participants: all of the federation; who is absent simply sends nothing.
+        participants: who takes part in this round.
         rules: of aggregation.
     """
 

@@ -73,7 +73,7 @@ class Workers(Protocol):
     def take_turns(
         self, round_number: int, hand_overs: Mapping[str, Callable[[], HandOver | None]], advance: Advance
     ) -> Iterator[tuple[str, TurnResult | Missed]]:
-        """Yield the result of each site's turn as it comes; hand-overs are made only when a turn begins."""
+        """Yield the result of each site's turn as it comes; hand-overs may be made long before their turns."""
         ...
 
     def finish(self, sites: Sequence[str], anchors: Anchors | None) -> Iterator[tuple[str, str | Missed]]:
