@@ -6,10 +6,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_fedmepd.cli import main
-from tests.nnunet_plugin.small_dataset import make_dataset
+from tests.nnunet_plugin.small_dataset import SHAPE, make_dataset, write_image
 
 SITES = {"lead": ("T1", "T1ce", "T2", "FLAIR"), "a": ("T1ce",), "b": ("T2", "FLAIR")}
 UNSET = "nnUNet_raw and nnUNet_preprocessed not set: the sites' datasets were not checked."
@@ -120,6 +121,48 @@ def test_channels_in_another_order_than_stated_are_refused(capsys, tmp_path, raw
     code, _, error = checked(capsys, write_file(tmp_path, b='modalities = ["FLAIR", "T2"]'))
     assert code == 2
     assert "states the modalities ['FLAIR', 'T2'], but the channels of Dataset502_b are ['T2', 'FLAIR']" in error
+
+
+@pytest.mark.parametrize("has_data", [False, True], ids=["without data", "with data"])
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('planner = "FedMEPDTinyPlaner"', "did you mean 'FedMEPDTinyPlanner'?"),
+        (
+            'configuration = "3d_fulres"',
+            "plans no configuration '3d_fulres'; expected one of 2d, 3d_fullres, 3d_lowres",
+        ),
+    ],
+)
+def test_a_planner_or_configuration_that_there_is_not_is_told(capsys, tmp_path, request, has_data, table, message):
+    request.getfixturevalue("raw_datasets" if has_data else "no_nnunet_folders")
+    file = write_file(tmp_path)
+    planning = Path(file).read_text().split("[planning]")[0] + f"[planning]\n{table}"
+    Path(file).write_text(planning)
+    code, _, error = checked(capsys, file)
+    assert code == 2
+    assert message in error
+
+
+def test_labels_label_maps_and_files_of_all_sites_are_checked_at_once(capsys, tmp_path, raw_datasets):
+    change_description(raw_datasets["lead"], labels={"0": "background", "1": "core"})
+    label_map = raw_datasets["a"].raw / "labelsTr" / "case0.nii.gz"
+    write_image(label_map, np.full(SHAPE, 4))
+    image = raw_datasets["b"].raw / "imagesTr" / "case0_0001.nii.gz"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    file = write_file(tmp_path, tables='configuration = "3d_fulres"')  # of [planning], the last table
+    code, _, error = checked(capsys, file)
+    assert code == 2
+    assert "site 'lead': dataset.json does not give every label its number" in error
+    assert "site 'a': A label map holds values that dataset.json does not declare\n    case: case0\n" in error
+    assert f"file: {label_map}\n    expected: only 0, 1, 2, 3\n    found: 4\n" in error
+    assert f"site 'b': A file of a training case is cut off\n    case: case0\n    file: {image}\n" in error
+    assert "plans no configuration '3d_fulres'" in error
+
+
+def test_checking_writes_nothing(capsys, tmp_path, raw_datasets, nnunet_paths):
+    checked(capsys, write_file(tmp_path))
+    assert list(nnunet_paths.preprocessed.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_nnunet_folders")

@@ -19,12 +19,16 @@ from nnunet_fedmepd.errors import ConfigurationError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.epilog = (
+        "Label maps are read, and every NIfTI file is compared with its header and those of its case: is it whole, of "
+        "one size and spacing? Voxels of NIfTI images are read by `fedmepd plan` only, test cases by neither."
+    )
     parser.add_argument("file", help="federation file (TOML), or the name of a shipped recipe")
     parser.add_argument("--what-leaves", action="store_true", help="list everything that leaves a site")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the federation, check its datasets where nnUNet_raw is set, and list what leaves where asked."""
+    """Print the federation, check it and, where nnUNet_raw is set, its datasets; list what leaves where asked."""
     federation, console = load_federation(args.file), Console(soft_wrap=True, highlight=False)
     console.print(site_table(federation))
     for line in [*method_lines(federation), *planned_lines(federation)]:
@@ -32,9 +36,10 @@ def run(args: argparse.Namespace) -> int:
     if args.what_leaves:
         print_declaration(federation, console)
     if unset := [name for name in ("nnUNet_raw", "nnUNet_preprocessed") if not os.environ.get(name)]:
+        check_names(federation)
         console.print(f"{' and '.join(unset)} not set: the sites' datasets were not checked.")
         return 0
-    check_datasets(federation)
+    check_datasets(federation, console)
     console.print(f"The datasets of all {len(federation.site)} sites are there and fit the file.")
     if args.what_leaves and federation.method.exchange:
         print_arrays(federation, console)
@@ -70,17 +75,28 @@ def _switches(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in values.items())
 
 
-def check_datasets(federation: Federation) -> None:
-    """Check the datasets of all sites.
+def check_names(federation: Federation) -> None:
+    """Check the names of planner and configuration.
+
+    Raises:
+        ConfigurationError: no such planner, or it never plans such a configuration.
+    """
+    from nnunet_fedmepd.nnunet_plugin.planner import check_planning
+    from nnunet_fedmepd.nnunet_plugin.registration import register
+
+    register()
+    check_planning(federation.planning.planner, federation.planning.configuration)
+
+
+def check_datasets(federation: Federation, console: Console) -> None:
+    """Check planner, configuration, and the datasets of all sites.
 
     Raises:
         ConfigurationError: listing what is wrong at every site.
     """
-    from nnunet_fedmepd.nnunet_plugin.registration import register
-    from nnunet_fedmepd.runtime.planning import open_sites
+    from nnunet_fedmepd.runtime.planning import check_sites
 
-    register()
-    open_sites(federation, federation.vocabulary)
+    check_sites(federation, console, min(8, os.cpu_count() or 1))
 
 
 def print_declaration(federation: Federation, console: Console) -> None:

@@ -23,14 +23,14 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_fedmepd.commands.privacy_lines import spent_lines
     from nnunet_fedmepd.config.loading import parse_federation
     from nnunet_fedmepd.runtime.privacy_ledger import updates_sent
-    from nnunet_fedmepd.runtime.run_folder import RunFolder, read_json
+    from nnunet_fedmepd.runtime.run_folder import RunFolder
 
     folder = RunFolder(args.run)
     status, journal = folder.status(), folder.journal()
     console = Console(soft_wrap=True, highlight=False)
     console.print(headline(status, journal, time.time()))
     console.print(site_table(status, journal))
-    federation = parse_federation(read_json(args.run / "run.json")["identity"]["federation"], str(args.run))
+    federation = parse_federation(folder.started_with()["identity"]["federation"], str(args.run))
     for line in spent_lines(federation, lambda site: updates_sent(folder, site)):
         console.print(line, markup=False)
     return 0

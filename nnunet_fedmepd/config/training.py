@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
+from nnunet_fedmepd.config.settings_tables import TYPE_NAMES, check_settings
 from nnunet_fedmepd.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "FEDMEPD_"
@@ -45,7 +48,10 @@ class TrainingSettings:
             published share of the run (published: 0.999 over 1,000 rounds; over 24 rounds, where anchors then stay
             as they began, no worse: tests/benchmarks/results, `evidence_small_momentum`).
         modality_dropout: probability that a training sample keeps a random subset of its modalities only.
-        cpu_bf16: on a CPU, run the network in bfloat16 (weights, loss, optimizer stay in float32): about 1.7 times as
+        absence_imitation: where scans are missing, probability that the samples of a batch also lose what another of
+            them lacks, so that which scans a case has does not tell which case it is (tests/benchmarks/results,
+            `evidence_missing_imitated`). Where every scan was made it changes nothing.
+        cpu_bf16: on a CPU, run the network in bfloat16 (weights, loss, optimizer stay in float32): about 1.6 times as
             fast where the processor has AMX or AVX-512-BF16. On a GPU nnU-Net's float16 is used.
         final_validation: predict and score the validation cases after training, as nnU-Net does.
         seed: of clustering and modality dropout.
@@ -65,6 +71,7 @@ class TrainingSettings:
     auxiliary_weight: float = 0.2
     anchor_momentum: float = 0.0
     modality_dropout: float = 0.0
+    absence_imitation: float = 0.5
     cpu_bf16: bool = False
     final_validation: bool = True
     seed: int = 12345
@@ -77,6 +84,7 @@ class TrainingSettings:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("anchor_momentum", 0 <= self.anchor_momentum <= 1, "between 0 and 1")
         self._require("modality_dropout", 0 <= self.modality_dropout <= 1, "between 0 and 1")
+        self._require("absence_imitation", 0 <= self.absence_imitation <= 1, "between 0 and 1")
         self._require("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         self._require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
 
@@ -102,31 +110,60 @@ class TrainingSettings:
         """Return the settings of a plans file, overridden by environment variables.
 
         Raises:
-            ConfigurationError: an unknown name, or a value that cannot be used.
+            ConfigurationError: an unknown name, in the plans or in an environment variable, or a value that cannot be
+                used.
         """
-        written = dict(plans.get("fedmepd", {}).get("training", {}))
-        types = {f.name: type(f.default) for f in fields(cls)}
-        if unknown := sorted(set(written) - set(types)):
+        written = plans.get("fedmepd", {}).get("training", {})
+        try:
+            check_settings(cls, written)
+        except ConfigurationError as error:
+            mistakes = str(error).replace("\n", "\n  ")
             raise ConfigurationError(
-                f"Unknown training settings {unknown} in fedmepd.training of plans {plans.get('plans_name')!r}; "
-                f"expected some of {sorted(types)}."
-            )
-        for name, kind in types.items():
-            variable = ENVIRONMENT_PREFIX + name.upper()
-            if variable in environment:
-                written[name] = _parse(environment[variable], kind, variable)
-        return replace(cls(), **written)
+                f"fedmepd.training in the plans {plans.get('plans_name')!r} of {plans.get('dataset_name')} cannot be "
+                f"used:\n  {mistakes}\nCorrect it in the plans file; the settings are {', '.join(_types())}."
+            ) from None
+        given = dict(written)
+        for variable in overriding_variables(environment):
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            given[name] = _parse(name, environment[variable])
+        return cls(**given)
 
 
 def overriding_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the environment variables that would override a training setting."""
-    names = (ENVIRONMENT_PREFIX + field.name.upper() for field in fields(TrainingSettings))
-    return [name for name in names if name in environment]
+    """Return the environment variables that would override a training setting.
+
+    Raises:
+        ConfigurationError: a variable looks as if it should, but there is no such setting.
+    """
+    prefix = ENVIRONMENT_PREFIX
+    names = [variable.removeprefix(prefix) for variable in environment if variable.startswith(prefix)]
+    known = [name.upper() for name in _types()]
+    for name in names:
+        if name not in known and (meant := _similar(name, known)):
+            raise ConfigurationError(
+                f"The environment variable {prefix}{name} sets nothing; did you mean "
+                f"{' or '.join(prefix + other for other in meant)}? Rename or unset it."
+            )
+    return [prefix + name for name in known if name in names]
 
 
-def _parse(text: str, kind: type, variable: str) -> Any:
-    switches = {"0": False, "false": False, "1": True, "true": True}
+def _types() -> dict[str, type]:
+    return {field.name: type(field.default) for field in fields(TrainingSettings)}
+
+
+def _similar(name: str, known: list[str]) -> list[str]:
+    """Return the name that is spelled nearly alike, else all that share a word."""
+    words = set(name.split("_"))
+    return get_close_matches(name, known, 1) or [other for other in known if words & set(other.split("_"))]
+
+
+def _parse(name: str, text: str) -> Any:
+    kind, switches = _types()[name], {"0": False, "false": False, "1": True, "true": True}
     try:
-        return switches[text.lower()] if kind is bool else kind(text)
+        value = switches[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise ConfigurationError(f"{variable}={text!r} cannot be read as {kind.__name__}.") from None
+        value = math.nan
+    if kind is not str and not math.isfinite(value):
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        raise ConfigurationError(f"{variable} is {text!r}; expected {TYPE_NAMES[kind]}. Correct or unset it.")
+    return value

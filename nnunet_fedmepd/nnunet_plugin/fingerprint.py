@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from tqdm import tqdm
 
 from nnunet_fedmepd.errors import DatasetError
+from nnunet_fedmepd.nnunet_plugin.case_problems import for_every_case
+from nnunet_fedmepd.nnunet_plugin.case_reading import read_case
+from nnunet_fedmepd.nnunet_plugin.declared_labels import declared_labels
 from nnunet_fedmepd.nnunet_plugin.modality_plan import channel_names
+from nnunet_fedmepd.nnunet_plugin.raw_dataset import CaseFiles
 
 # nnU-Net draws 1e8 voxels a channel however few there are. Its percentiles do not need them.
 SAMPLES_PER_CASE = 20_000
@@ -55,7 +59,8 @@ class FedMEPDFingerprintExtractor(DatasetFingerprintExtractor):
         """Return the fingerprint, extracting it where it does not exist yet or `overwrite_existing`.
 
         Raises:
-            DatasetError: a channel is blank in every case.
+            DatasetError: the labels cannot be used, cases cannot be read, label maps hold values that are not declared,
+                or a channel is blank in every case.
         """
         file = Path(nnUNet_preprocessed) / self.dataset_name / "dataset_fingerprint.json"
         if file.is_file() and not overwrite_existing:
@@ -68,12 +73,14 @@ class FedMEPDFingerprintExtractor(DatasetFingerprintExtractor):
         return fingerprint
 
     def _analyse_cases(self) -> list[CaseFingerprint]:
-        first = next(iter(self.dataset.values()))["images"][0]
-        reader = determine_reader_writer_from_dataset_json(self.dataset_json, first)
-        with ThreadPoolExecutor(max(1, self.num_processes)) as pool:
-            cases = pool.map(lambda case: analyse_case(case["images"], case["label"], reader()), self.dataset.values())
-            shown = tqdm(cases, "Extracting dataset fingerprint", len(self.dataset), disable=not self.show_progress_bar)
-            return list(shown)
+        labels = declared_labels(self.dataset_json, Path(self.input_folder) / "dataset.json")
+        cases = {case: CaseFiles(tuple(own["images"]), own["label"]) for case, own in self.dataset.items()}
+        reader = determine_reader_writer_from_dataset_json(self.dataset_json, next(iter(cases.values())).images[0])
+        hidden = not self.show_progress_bar
+        with tqdm(desc="Extracting dataset fingerprint", total=len(cases), disable=hidden) as shown:
+            return for_every_case(
+                cases, lambda case, files: analyse_case(case, files, reader(), labels), self.num_processes, shown.update
+            )
 
     def _summarise(self, cases: list[CaseFingerprint]) -> dict[str, Any]:
         statistics = {}
@@ -96,10 +103,13 @@ class FedMEPDFingerprintExtractor(DatasetFingerprintExtractor):
         }
 
 
-def analyse_case(image_files: list[str], label_file: str, reader: BaseReaderWriter) -> CaseFingerprint:
-    """Return the fingerprint of one case."""
-    images, properties = reader.read_images(image_files)
-    labels, _ = reader.read_seg(label_file)
+def analyse_case(case: str, files: CaseFiles, reader: BaseReaderWriter, declared: Sequence[int]) -> CaseFingerprint:
+    """Return the fingerprint of one case, whose label map may hold `declared` values.
+
+    Raises:
+        DatasetError: the case cannot be read, or its label map holds other values.
+    """
+    images, properties, labels = read_case(case, files, reader, declared)
     cropped, cropped_labels, _ = crop_to_nonzero(images, labels)
     foreground = cropped_labels[0] > 0
     generator = np.random.RandomState(1234)

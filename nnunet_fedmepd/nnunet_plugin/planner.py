@@ -18,6 +18,7 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import Z
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunet_fedmepd.config.settings_tables import suggestion
 from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
@@ -33,6 +34,8 @@ class FedMEPDPlanner(ExperimentPlanner):
     """
 
     default_plans_name = "FedMEPDPlans"
+    # What can be planned; of a small image 3d_lowres is not. A subclass that plans others says so.
+    plannable: tuple[str, ...] = ("2d", "3d_fullres", "3d_lowres")
     # Half of nnU-Net's widths: an encoder per modality then costs about what its one wide encoder costs.
     base_features, max_features_3d, max_features_2d = 16, 160, 256
     # Half the resolution: faster, and better in Dice (tests/benchmarks/results/earlier, evidence_small_full_auxiliary).
@@ -57,8 +60,9 @@ class FedMEPDPlanner(ExperimentPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
-        self.vocabulary = vocabulary_of(self.dataset_json)
-        self.modalities = owned_modalities(self.dataset_json, self.vocabulary, f"{self.dataset_name}/dataset.json")
+        source = f"{self.dataset_name}/dataset.json"
+        self.vocabulary = vocabulary_of(self.dataset_json, source)
+        self.modalities = owned_modalities(self.dataset_json, self.vocabulary, source)
         self.UNet_class = FedMEPDNet
         self.UNet_base_num_features = self.base_features
         self.UNet_max_features_3d = self.max_features_3d
@@ -117,7 +121,7 @@ class FedMEPDPlanner(ExperimentPlanner):
         plans[SECTION] = {
             "canonical_modalities": list(self.vocabulary.canonical),
             "modality_aliases": dict(self.vocabulary.aliases),
-            "training": self._training_settings(),
+            "training": kept_training_settings(self.dataset_name, self.plans_identifier) or asdict(TrainingSettings()),
         }
         super().save_plans(plans)
 
@@ -135,17 +139,30 @@ class FedMEPDPlanner(ExperimentPlanner):
             "auxiliary_scale": min(self.auxiliary_scale, n_stages - 1),
         }
 
-    def _training_settings(self) -> dict[str, Any]:
-        plans_file = Path(nnUNet_preprocessed) / self.dataset_name / f"{self.plans_identifier}.json"
-        old = load_json(str(plans_file)) if plans_file.is_file() else {}
-        return asdict(TrainingSettings.from_plans(old, environment={}))
-
 
 class FedMEPDTinyPlanner(FedMEPDPlanner):
     """`FedMEPDPlanner` with half its widths, at most 64 features: trains on a CPU in minutes."""
 
     default_plans_name = "FedMEPDTinyPlans"
     base_features, max_features_3d, max_features_2d = 8, 64, 64
+
+
+def kept_training_settings(dataset: str, plans_name: str) -> dict[str, Any] | None:
+    """Return the training settings in a dataset's plans, where some may be edited by hand; None without plans.
+
+    Raises:
+        ConfigurationError: the plans are damaged, or a setting cannot be used.
+    """
+    file = Path(nnUNet_preprocessed) / dataset / f"{plans_name}.json"
+    if not file.is_file():
+        return None
+    try:
+        plans = load_json(str(file))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{file} is not valid JSON: {error}. Correct it, or remove it to plan with the default settings."
+        ) from None
+    return asdict(TrainingSettings.from_plans(plans, environment={}))
 
 
 def planner_class(planner: str) -> type[FedMEPDPlanner]:
@@ -158,11 +175,26 @@ def planner_class(planner: str) -> type[FedMEPDPlanner]:
         str(Path(nnunetv2.__path__[0]) / "experiment_planning"), planner, "nnunetv2.experiment_planning"
     )
     if found is None or not issubclass(found, FedMEPDPlanner):
+        ours = (FedMEPDPlanner.__name__, FedMEPDTinyPlanner.__name__)
         raise ConfigurationError(
             f"Planner {planner!r} is {'unknown' if found is None else 'not made for FedMEPDNet'}; expected "
-            "FedMEPDPlanner, FedMEPDTinyPlanner or a subclass."
+            f"{', '.join(ours)} or a subclass{suggestion(planner, ours) or '.'}"
         )
     return found
+
+
+def check_planning(planner: str, configuration: str) -> None:
+    """Check that there is a planner of this name, and that it can plan the configuration.
+
+    Raises:
+        ConfigurationError: no such planner, or it never plans such a configuration.
+    """
+    plannable = planner_class(planner).plannable
+    if configuration not in plannable:
+        raise ConfigurationError(
+            f"{planner} plans no configuration {configuration!r}; expected one of {', '.join(plannable)}. Change "
+            "planning.configuration in the federation file."
+        )
 
 
 def plans_name_of(planner: str) -> str:

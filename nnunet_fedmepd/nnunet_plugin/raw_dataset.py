@@ -20,7 +20,9 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.modalities import ModalityVocabulary
-from nnunet_fedmepd.nnunet_plugin.modality_plan import owned_modalities
+from nnunet_fedmepd.nnunet_plugin.case_problems import for_every_case
+from nnunet_fedmepd.nnunet_plugin.declared_labels import declared_labels
+from nnunet_fedmepd.nnunet_plugin.modality_plan import federation_section, owned_modalities
 from nnunet_fedmepd.nnunet_plugin.preprocessor import check_image_files
 
 
@@ -40,6 +42,7 @@ class RawDataset:
         name: its full nnU-Net name.
         description: its dataset.json.
         modalities: canonical names in the order of its channels.
+        labels: every value that its label maps may hold.
         cases: case -> its files.
         reader: nnU-Net's class that reads its images.
     """
@@ -47,6 +50,7 @@ class RawDataset:
     name: str
     description: Mapping[str, Any]
     modalities: tuple[str, ...]
+    labels: tuple[int, ...]
     cases: Mapping[str, CaseFiles]
     reader: type[BaseReaderWriter]
 
@@ -71,7 +75,7 @@ class RawDataset:
 
 
 def open_raw_dataset(name_or_id: str | int, vocabulary: ModalityVocabulary) -> RawDataset:
-    """Find a dataset and check that it is complete; images are not read, but for one.
+    """Find a dataset and check its description and that it is complete; images are not read, but for one.
 
     Args:
         name_or_id: full nnU-Net name, or the number.
@@ -80,16 +84,19 @@ def open_raw_dataset(name_or_id: str | int, vocabulary: ModalityVocabulary) -> R
     Raises:
         ConfigurationError: an nnU-Net folder is not set, there is no such dataset, or its dataset.json is incomplete.
         ModalityError: a channel is unknown or doubled.
-        DatasetError: files are missing or cannot be read.
+        DatasetError: the labels cannot be used, or files are missing or cannot be read.
     """
     name = _dataset_name(name_or_id)
     folder = Path(nnUNet_raw) / name
-    description = _description(folder / "dataset.json")
-    modalities = owned_modalities(description, vocabulary, str(folder / "dataset.json"))
+    file = folder / "dataset.json"
+    description = _description(file)
+    federation_section(description, str(file))
+    modalities = owned_modalities(description, vocabulary, str(file))
+    labels = declared_labels(description, file)
     cases = _cases(folder, description)
     _check_cases(cases, modalities, description, folder)
     example = next(iter(cases.values())).images[0]
-    return RawDataset(name, description, modalities, cases, _reader(description, example))
+    return RawDataset(name, description, modalities, labels, cases, _reader(description, example))
 
 
 def _dataset_name(name_or_id: str | int) -> str:
@@ -114,6 +121,8 @@ def _description(file: Path) -> dict[str, Any]:
         description = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"{file} is not valid JSON: {error}. Correct it.") from None
+    if not isinstance(description, dict):
+        raise ConfigurationError(f"{file} holds no JSON object, which nnU-Net needs. Correct it.")
     if missing := [key for key in ("labels", "file_ending") if key not in description]:
         raise ConfigurationError(f"{file} has no {' and no '.join(missing)}; nnU-Net needs it. Add it.")
     return description
@@ -132,10 +141,13 @@ def _check_cases(
 ) -> None:
     if not cases:
         raise DatasetError("A dataset has no training case", file=folder, remedy="add images to imagesTr")
-    for case, files in cases.items():
+
+    def check_files(case: str, files: CaseFiles) -> None:
         check_image_files(files.images, modalities, description["file_ending"])
         if missing := [file for file in (*files.images, files.label) if not Path(file).is_file()]:
             raise DatasetError("A file of a training case is missing", case=case, file=missing[0], remedy="add it")
+
+    for_every_case(cases, check_files)
     stated = description.get("numTraining", len(cases))
     if stated != len(cases):
         raise DatasetError(

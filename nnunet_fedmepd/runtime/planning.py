@@ -41,10 +41,11 @@ from nnunet_fedmepd.nnunet_plugin.joint_planning import (
     pooled_plans,
     site_terms,
 )
-from nnunet_fedmepd.nnunet_plugin.planner import planner_class
+from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION
+from nnunet_fedmepd.nnunet_plugin.planner import check_planning, kept_training_settings
 from nnunet_fedmepd.nnunet_plugin.raw_dataset import RawDataset, open_raw_dataset
 from nnunet_fedmepd.nnunet_plugin.registration import register
-from nnunet_fedmepd.nnunet_plugin.site_cases import site_cases
+from nnunet_fedmepd.nnunet_plugin.site_cases import check_site_cases, site_cases
 from nnunet_fedmepd.nnunet_plugin.site_preparation import Adopted, MapCases, adopt_plans
 from nnunet_fedmepd.runtime.progress import counting_bar
 
@@ -93,11 +94,15 @@ class PlanningSite:
     ) -> Adopted:
         """Take over the pooled plans: write the site's copy and preprocess its cases.
 
+        Training settings in plans that the site has are kept, for they may be edited by hand.
+
         Raises:
-            ConfigurationError: the plans have no such configuration.
+            ConfigurationError: the plans have no such configuration, or those that the site has are damaged.
             DatasetError: a case cannot be preprocessed.
         """
         own = plans_for_site(plans, self.dataset.name, self.dataset.modalities, self.dataset.reader.__name__)
+        if kept := kept_training_settings(self.dataset.name, own["plans_name"]):
+            own[SECTION]["training"] = kept
         cases = site_cases(self.dataset, self.n_threads)
         return adopt_plans(self.dataset, cases, own, configuration, map_cases, advance)
 
@@ -117,7 +122,7 @@ def plan_together(federation: Federation, console: Console, n_processes: int = 1
         ConfigurationError: datasets are missing, incomplete or do not fit together; everything found is listed.
     """
     register()
-    planner_class(federation.planning.planner)  # an unknown one is told before work starts
+    check_planning(federation.planning.planner, federation.planning.configuration)  # told before work starts
     sites = open_sites(federation, federation.vocabulary, n_processes)
     with counting_bar(console) as progress:
         plans = _planned(sites, federation.vocabulary, federation.planning, console, progress)
@@ -136,12 +141,46 @@ def open_sites(federation: Federation, vocabulary: ModalityVocabulary, n_threads
     Raises:
         ConfigurationError: listing what is wrong at every site, and between sites.
     """
+    sites, problems = _opened(federation, vocabulary, n_threads)
+    check_terms({site.name: site.terms() for site in sites}, vocabulary, problems)
+    return sites
+
+
+def check_sites(federation: Federation, console: Console, n_threads: int = 1) -> None:
+    """Check planner, configuration, and the datasets of all sites with their cases.
+
+    Label maps are read; of images in NIfTI files only the headers are.
+
+    Args:
+        federation: whose datasets lie in nnUNet_raw.
+        console: for progress.
+        n_threads: that read.
+
+    Raises:
+        ConfigurationError: listing everything found.
+    """
+    register()
+    planning, vocabulary = federation.planning, federation.vocabulary
+    sites, problems = _opened(federation, vocabulary, n_threads)
+    with counting_bar(console) as progress, _counting(progress, "checking cases", sites) as advance:
+        _, unusable = _asked(
+            {site.name: site.dataset for site in sites}, lambda data: check_site_cases(data, n_threads, advance)
+        )
+    try:
+        check_planning(planning.planner, planning.configuration)
+    except ConfigurationError as error:
+        unusable.append(str(error))
+    check_terms({site.name: site.terms() for site in sites}, vocabulary, [*problems, *unusable])
+
+
+def _opened(
+    federation: Federation, vocabulary: ModalityVocabulary, n_threads: int
+) -> tuple[list[PlanningSite], list[str]]:
+    """Return the sites whose datasets can be opened, and what is wrong with the others."""
     resolution = planning_resolution(federation.planning)
     tables = {table.name: table for table in federation.site}
     datasets, problems = _asked(tables, lambda table: open_site_dataset(table, vocabulary))
-    sites = [PlanningSite(name, dataset, resolution, n_threads) for name, dataset in datasets.items()]
-    check_terms({site.name: site.terms() for site in sites}, vocabulary, problems)
-    return sites
+    return [PlanningSite(name, dataset, resolution, n_threads) for name, dataset in datasets.items()], problems
 
 
 def check_terms(terms: Mapping[str, SiteTerms], vocabulary: ModalityVocabulary, problems: Sequence[str] = ()) -> None:

@@ -29,6 +29,7 @@ from nnunet_fedmepd.networks.decoder_layers import DecoderLayer
 
 # The last state but one is kept: if the last is damaged, a run goes on from there.
 KEPT_STATES = 2
+_RESTORE = "Restore it from a backup, or start a new run with --run FOLDER."
 
 
 class RunError(FedMEPDError):
@@ -139,13 +140,14 @@ class RunFolder:
 
         Raises:
             RunError: the folder holds a run of something else.
+            StateFileError: what it was started with is damaged.
         """
         file = self.path / "run.json"
         if not file.is_file():
             known = {"run_id": uuid.uuid4().hex, "started": time.time(), "identity": dict(identity)}
             write_atomically(file, json.dumps(known, indent=2).encode())
             return str(known["run_id"])
-        found = read_json(file)
+        found = self.started_with()
         if changed := differences(found["identity"], json.loads(json.dumps(dict(identity)))):
             raise RunError(
                 f"{self.path} holds a run that was started with other settings:\n  "
@@ -153,6 +155,18 @@ class RunFolder:
                 + "\nGoing on would mix two federations. Undo the change, or start a new run with --run FOLDER."
             )
         return str(found["run_id"])
+
+    def started_with(self) -> dict[str, Any]:
+        """Return the run's id and identity.
+
+        Raises:
+            StateFileError: the file is missing or damaged.
+        """
+        file = self.path / "run.json"
+        known = read_json(file)
+        if not isinstance(known, dict) or not {"run_id", "identity"} <= set(known):
+            raise StateFileError(f"{file} is damaged: it does not say which run this is. {_RESTORE}")
+        return known
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace the status."""
@@ -207,14 +221,14 @@ def read_json(file: Path) -> Any:
     """Return a JSON file of a run.
 
     Raises:
-        StateFileError: not JSON.
+        StateFileError: missing, or not JSON.
     """
     try:
         return json.loads(file.read_bytes())
+    except OSError as error:
+        raise StateFileError(f"{file} cannot be read: {error.strerror}. {_RESTORE}") from None
     except ValueError:
-        raise StateFileError(
-            f"{file} is damaged: it is no JSON. Restore it from a backup, or start a new run with --run FOLDER."
-        ) from None
+        raise StateFileError(f"{file} is damaged: it is no JSON. {_RESTORE}") from None
 
 
 def flat_differences(old: Any, new: Any, place: str = "") -> list[str]:

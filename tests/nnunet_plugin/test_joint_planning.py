@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError, ModalityError
 from nnunet_fedmepd.maths.fingerprints import planning_request, pool, pooled_fingerprint
@@ -20,6 +21,7 @@ from nnunet_fedmepd.nnunet_plugin.joint_planning import (
     site_terms,
 )
 from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDPlanner
+from nnunet_fedmepd.nnunet_plugin.preprocessor import FedMEPDPreprocessor
 from nnunet_fedmepd.nnunet_plugin.raw_dataset import open_raw_dataset
 from nnunet_fedmepd.nnunet_plugin.registration import register
 from nnunet_fedmepd.nnunet_plugin.site_cases import CACHE, site_cases, site_fingerprint
@@ -231,7 +233,7 @@ def test_kept_cases_that_are_damaged_are_made_again():
 def test_an_image_that_cannot_be_read_is_named_with_its_case():
     dataset = opened()
     (dataset.folder / "imagesTr" / "a1_0001.nii.gz").write_bytes(b"nonsense")
-    with pytest.raises(DatasetError, match=r"(?s)A training case cannot be read\n  case: a1.*a1_0000.nii.gz"):
+    with pytest.raises(DatasetError, match=r"(?s)A training case cannot be read\n  case: a1.*a1_0001.nii.gz"):
         site_cases(dataset)
 
 
@@ -267,11 +269,13 @@ def test_plans_are_adopted_once():
     assert adopt(dataset, plans) == Adopted(False, 0)
     names = {path.name for path in dataset.preprocessed.iterdir()}
     data = "FedMEPDPlans_3d_fullres"
-    files = {"FedMEPDPlans.json", "dataset.json", "dataset_fingerprint.json", CACHE, f"{data}.preprocessed.json"}
+    files = {"FedMEPDPlans.json", "dataset.json", "dataset_fingerprint.json", CACHE}
     assert names == files | {data, "gt_segmentations"}
-    assert {path.name for path in (dataset.preprocessed / data).iterdir()} == {
+    folder = dataset.preprocessed / data
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
         f"a{i}{ending}" for i in (0, 1) for ending in (".b2nd", "_seg.b2nd", ".pkl")
     }
+    assert sorted(infer_dataset_class(str(folder)).get_identifiers(str(folder))) == ["a0", "a1"]
     assert {path.name for path in (dataset.preprocessed / "gt_segmentations").iterdir()} == {"a0.nii.gz", "a1.nii.gz"}
 
 
@@ -285,6 +289,22 @@ def test_another_spacing_preprocesses_again_and_another_network_does_not():
     assert adopt(dataset, plans) == Adopted(True, 0)
     configuration["spacing"][0] = 1.0
     assert adopt(dataset, plans) == Adopted(True, 2)
+
+
+def test_cases_that_nnunets_command_preprocessed_by_other_plans_are_preprocessed_again():
+    dataset = opened()
+    plans, folder = plans_of(dataset), dataset.preprocessed / "FedMEPDPlans_3d_fullres"
+
+    def shape():
+        return nnUNetDatasetBlosc2(str(folder)).load_case("a0")[0].shape
+
+    adopt(dataset, plans)
+    planned = shape()
+    FedMEPDPlanner(dataset.name, overwrite_target_spacing=[2.0, 2.0, 2.0]).plan_experiment()
+    FedMEPDPreprocessor(verbose=False).run(dataset.name, "3d_fullres", "FedMEPDPlans", 1)
+    assert shape() != planned
+    assert adopt(dataset, plans) == Adopted(True, 2)
+    assert shape() == planned
 
 
 def test_preprocessing_that_was_interrupted_leaves_nothing_to_train_on_and_is_done_again():
@@ -302,7 +322,7 @@ def test_preprocessing_that_was_interrupted_leaves_nothing_to_train_on_and_is_do
         adopt_plans(dataset, site_cases(dataset), plans, "3d_fullres", interrupted)
     assert not data.exists()
     assert adopt(dataset, plans) == Adopted(False, 2)
-    assert len(list(data.iterdir())) == 6
+    assert len(list(data.glob("*.*"))) == 6
     assert not data.with_name(f"{data.name}.partial").exists()
 
 

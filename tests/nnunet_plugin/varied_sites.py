@@ -36,12 +36,14 @@ def write_site(site: Site, number: int, labels: Mapping[str, Any] = LABELS, **de
     return dataset
 
 
-def write_pooled(sites: Sequence[Site], canonical: Sequence[str], labels: Mapping[str, Any] = LABELS) -> str:
+def write_pooled(
+    sites: Sequence[Site], canonical: Sequence[str], labels: Mapping[str, Any] = LABELS, **description: Any
+) -> str:
     """Write the same cases as one dataset, with blank channels where a site has no such modality."""
     cases = {f"{site.name}{i}": site for site in sites for i in range(site.n_cases)}
     acquired = {case: site.channels for case, site in cases.items()}
     section = {"canonical_modalities": list(canonical)}
-    _write("Dataset900_Pooled", canonical, ".nii.gz", labels, acquired, cases, fedmepd=section)
+    _write("Dataset900_Pooled", canonical, ".nii.gz", labels, acquired, cases, fedmepd=section, **description)
     return "Dataset900_Pooled"
 
 

@@ -156,6 +156,19 @@ def test_status_of_a_folder_that_is_no_run_says_so(tmp_path, capsys):
     assert "holds no federated run" in capsys.readouterr().err
 
 
+def test_status_of_a_run_whose_identity_is_damaged_or_lost_names_the_file(file, tmp_path, capsys):
+    assert main(["run", str(file), "--run", str(tmp_path / "run"), "--rounds", "1"]) == 0
+    known = tmp_path / "run" / "run.json"
+    for damage in (lambda: known.write_text(known.read_text()[:50]), lambda: known.write_text("{}"), known.unlink):
+        damage()
+        capsys.readouterr()
+        assert main(["status", str(tmp_path / "run")]) == 2
+        told = capsys.readouterr()
+        assert "round 1 of 1, finished" in told.out
+        assert f"fedmepd: {known} " in told.err
+        assert "Restore it from a backup" in told.err
+
+
 def test_the_time_left_follows_from_the_rounds_so_far():
     status = {"name": "x", "round": 3, "rounds": 10, "state": "running", "process": os.getpid(), "training": ["a"]}
     journal = [{"round": r, "site": "a", "time": 100.0 * r} for r in (1, 2)]

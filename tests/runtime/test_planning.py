@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.nnunet_plugin.fingerprint import FedMEPDFingerprintExtractor
 from nnunet_fedmepd.nnunet_plugin.planner import FedMEPDTinyPlanner
+from nnunet_fedmepd.nnunet_plugin.pooled_dataset import Donor, Pool, make_pooled_dataset
 from nnunet_fedmepd.nnunet_plugin.trainer import FedMEPDTrainer
 from nnunet_fedmepd.runtime.planning import case_workers, plan_together
 from nnunet_fedmepd.runtime.preparation import prepare
@@ -71,9 +73,9 @@ def planned(made, n_processes=1):
     return printed.getvalue()
 
 
-def stock_plans(sites, labels):
+def stock_plans(sites, labels, **description):
     """The plan of one dataset that holds all cases of all sites, made by the stock commands."""
-    name = write_pooled(sites, CANONICAL, labels)
+    name = write_pooled(sites, CANONICAL, labels, **description)
     FedMEPDFingerprintExtractor(name, 1).run()
     FedMEPDTinyPlanner(name, gpu_memory_target_in_gb=0.02).plan_experiment()
     return preprocessed_json(name, PLANS)
@@ -85,7 +87,7 @@ def test_every_site_gets_the_plan_of_one_dataset_with_all_cases(sites, labels):
     order = {"regions_class_order": [2, 1]} if labels is REGIONS else {}
     datasets = write_sites(sites, labels, **order)
     planned(federation(sites))
-    expected = stock_plans(sites, labels)
+    expected = stock_plans(sites, labels, **order)
     for dataset, site in zip(datasets, sites, strict=True):
         own, pooled = preprocessed_json(dataset, PLANS), json.loads(json.dumps(expected))
         for configuration in pooled["configurations"].values():
@@ -120,6 +122,52 @@ def test_planning_again_changes_nothing_and_says_so():
     assert "site lead: unchanged" in again
     assert "Nothing changed since the federation was planned." in again
     assert plans.stat().st_mtime_ns == before
+
+
+def test_a_training_setting_edited_at_one_site_survives_planning_again_and_stays_there():
+    sites = (LEAD, Site("b", ("T2",), n_cases=1))
+    datasets = write_sites(sites)
+    planned(federation(sites))
+    edited = Path(str(nnUNet_raw)).parent / "nnUNet_preprocessed" / datasets[1] / PLANS
+    before = json.loads(edited.read_text())
+    before["fedmepd"]["training"]["modality_dropout"] = 0.5
+    edited.write_text(json.dumps(before, indent=4))
+    assert "Nothing changed" in planned(federation(sites))
+    assert preprocessed_json(datasets[1], PLANS) == before
+    assert preprocessed_json(datasets[0], PLANS)["fedmepd"]["training"]["modality_dropout"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{,", "is not valid JSON"), ('{"fedmepd": {"training": {"seed": "1"}}}', "seed: expected an integer, found '1'")],
+)
+def test_plans_that_were_damaged_by_hand_are_named_and_not_replaced(text, message):
+    datasets = write_sites((LEAD,))
+    planned(federation((LEAD,)))
+    plans = Path(str(nnUNet_raw)).parent / "nnUNet_preprocessed" / datasets[0] / PLANS
+    plans.write_text(text)
+    with pytest.raises(ConfigurationError, match=rf"(?s)site 'lead': .*{message}"):
+        planned(federation((LEAD,)))
+    assert plans.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("planning", "message"),
+    [
+        ({"planner": "FedMEPDTinyPlaner"}, "'FedMEPDTinyPlaner' is unknown.*did you mean 'FedMEPDTinyPlanner'"),
+        (
+            {"configuration": "3d_cascade_fullres"},
+            "plans no configuration '3d_cascade_fullres'; expected one of 2d, 3d_f",
+        ),
+    ],
+)
+def test_a_planner_or_configuration_that_there_is_not_is_told_before_any_image_is_read(planning, message, nnunet_paths):
+    write_sites((LEAD,))
+    made = federation((LEAD,))
+    asked = made.model_copy(update={"planning": made.planning.model_copy(update=planning)})
+    with pytest.raises(ConfigurationError, match=message):
+        planned(asked)
+    assert list(nnunet_paths.preprocessed.iterdir()) == []
 
 
 def test_a_case_more_at_one_site_is_planned_for_all():
@@ -168,12 +216,27 @@ def test_a_jointly_planned_site_is_ready_to_run_and_trains_with_the_stock_traine
     assert float(result["loss"]) < float("inf")
 
 
+def test_of_jointly_planned_sites_cases_are_pooled_and_nothing_else(nnunet_paths, tmp_path):
+    site = Site("b", ("T2",), n_cases=1)
+    folders = [nnunet_paths.preprocessed / name for name in write_sites((LEAD, site))]
+    planned(federation((LEAD, site)))
+    lead, own = (Donor(s.name, folder, s.channels) for s, folder in zip((LEAD, site), folders, strict=True))
+    pool = Pool(own.modalities, own, (lead, own), "FedMEPDTinyPlans", "3d_fullres", "all")
+    make_pooled_dataset(pool, tmp_path / "Dataset900_pool")
+    data = tmp_path / "Dataset900_pool" / "FedMEPDTinyPlans_3d_fullres"
+    assert {file.name for file in data.iterdir()} == {
+        f"{case}{ending}"
+        for case in ("b__b0", *(f"lead__lead{i}" for i in range(3)))
+        for ending in (".b2nd", "_seg.b2nd", ".pkl")
+    }
+
+
 def test_cases_are_preprocessed_alike_in_several_processes():
     datasets = write_sites((LEAD,))
     planned(federation((LEAD,)))
     data = Path(str(nnUNet_raw)).parent / "nnUNet_preprocessed" / datasets[0] / "FedMEPDTinyPlans_3d_fullres"
     alone = {file.name: file.read_bytes() for file in data.glob("*.pkl")}
-    data.with_name(f"{data.name}.preprocessed.json").unlink()
+    shutil.rmtree(data)
     assert "3 cases preprocessed" in planned(federation((LEAD,)), n_processes=2)
     assert {file.name: file.read_bytes() for file in data.glob("*.pkl")} == alone
 
