@@ -24,8 +24,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_fedmepd.errors import UnsupportedError
 from nnunet_fedmepd.nnunet_plugin.folds import find_fold
 
-_SINGLE_FOLD = 0
-
 
 @dataclass(frozen=True)
 class Donor:
@@ -61,11 +59,6 @@ class Pool:
     plans_name: str
     configuration: str
     fold: int | str
-
-    @property
-    def fold_of_pool(self) -> int | str:
-        """The fold to train the pooled dataset with."""
-        return "all" if self.fold == "all" else _SINGLE_FOLD
 
 
 def make_pooled_dataset(pool: Pool, target: Path) -> None:

@@ -2,8 +2,10 @@
 
 nnUNet_preprocessed/DATASET/PLANS.json, dataset.json, dataset_fingerprint.json, splits_final.json, gt_segmentations/
 nnUNet_preprocessed/DATASET/DATA/                       the preprocessed cases; there only when complete
+nnUNet_preprocessed/DATASET/DATA/fedmepd/made_of.json   what they were made of
 nnUNet_preprocessed/DATASET/DATA.partial/               while they are being made
-nnUNet_preprocessed/DATASET/DATA.preprocessed.json      written last: what they were made of
+
+nnU-Net's own preprocessing makes DATA anew, without the note of what it was made of: its cases are not taken for ours.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from nnunet_fedmepd.nnunet_plugin.raw_dataset import CaseFiles, RawDataset
 from nnunet_fedmepd.nnunet_plugin.registration import register
 from nnunet_fedmepd.nnunet_plugin.site_cases import site_fingerprint
 
+# In the data's folder; in a folder of its own, for nnU-Net takes every file beside the cases for part of one.
+_MADE_OF = Path("fedmepd", "made_of.json")
 # What does not change a preprocessed case.
 _TRAINING_ONLY = ("architecture", "batch_size", "batch_dice", "median_image_size_in_voxels")
 
@@ -79,17 +83,16 @@ def adopt_plans(
     """
     register()
     folder = dataset.preprocessed / _data_identifier(plans, configuration)
-    marker = folder.with_name(f"{folder.name}.preprocessed.json")
     made_of = _made_of(dataset, plans, configuration)
-    complete = _is_complete(folder, marker, made_of, dataset)
+    complete = _is_complete(folder, made_of, dataset)
     if not complete:
-        marker.unlink(missing_ok=True)
         _remove(folder)
     written = _write_plans(dataset, cases, plans)
     _copy_splits(dataset)
     if not complete:
-        _preprocess(dataset, plans, configuration, folder, map_cases, advance)
-        write_if_changed(marker, json.dumps(made_of, indent=2).encode())
+        partial = _preprocess(dataset, plans, configuration, folder, map_cases, advance)
+        write_if_changed(partial / _MADE_OF, json.dumps(made_of, indent=2).encode())
+        os.replace(partial, folder)
     return Adopted(written, 0 if complete else len(dataset.cases))
 
 
@@ -121,9 +124,9 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _is_complete(folder: Path, marker: Path, made_of: Mapping[str, str], dataset: RawDataset) -> bool:
+def _is_complete(folder: Path, made_of: Mapping[str, str], dataset: RawDataset) -> bool:
     try:
-        same = json.loads(marker.read_text()) == made_of
+        same = json.loads((folder / _MADE_OF).read_text()) == made_of
     except (FileNotFoundError, ValueError):
         return False
     truth = dataset.preprocessed / "gt_segmentations"
@@ -183,7 +186,8 @@ def _preprocess(
     folder: Path,
     map_cases: MapCases,
     advance: Callable[[], None],
-) -> None:
+) -> Path:
+    """Preprocess all cases into a folder beside the one that they are for, and return it."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -194,7 +198,7 @@ def _preprocess(
         ending = dataset.description["file_ending"]
         with replacing(dataset.preprocessed / "gt_segmentations" / f"{case}{ending}") as copy:
             shutil.copyfile(files.label, copy)
-    os.replace(partial, folder)
+    return partial
 
 
 def _preprocess_case(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_v
 from nnunet_fedmepd.nnunet_plugin.optimizers import FederatedSchedule, build_optimizer
 from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
+
+# In a fold's results folder, where its models are from a federated run: from which.
+OWNER = "federated_run.json"
+_GLANCE = 61  # every so many voxels are looked at first
 
 
 class FedMEPDTrainer(nnUNetTrainer):
@@ -141,6 +146,11 @@ class FedMEPDTrainer(nnUNetTrainer):
     def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
         return KeepBlankChannels(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 
+    def run_training(self) -> None:
+        """Train as `nnUNetv2_train` does, by itself: models that a federated run left in the folder are replaced."""
+        Path(self.output_folder, OWNER).unlink(missing_ok=True)
+        super().run_training()
+
     def on_train_start(self) -> None:
         super().on_train_start()
         self.bare_network.use_anchors(not self.is_lead)
@@ -163,7 +173,7 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """Train on one batch; returns {'loss': ...} as nnU-Net's trainer does."""
-        data = self._drop_modalities(batch["data"]).to(self.device, non_blocking=True)
+        data = self._hide_scans(batch["data"]).to(self.device, non_blocking=True)
         target = [scale.to(self.device, non_blocking=True) for scale in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast_for(self.device, self.settings.cpu_bf16):
@@ -187,12 +197,17 @@ class FedMEPDTrainer(nnUNetTrainer):
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _drop_modalities(self, data: Tensor) -> Tensor:
-        """Blank a random proper subset of the modalities of some samples; at least one scan that was made stays."""
-        if self.settings.modality_dropout == 0:
+    def _hide_scans(self, data: Tensor) -> Tensor:
+        """Blank scans of some samples, as the settings say; at least one scan that was made stays."""
+        settings, complete = self.settings, _is_complete(data)
+        if settings.modality_dropout == 0 and (complete or settings.absence_imitation == 0):
             return data
+        present = present_modalities(data)
+        hidden = draw_modality_dropout(present, settings.modality_dropout, self.random)
+        if not complete:
+            hidden |= draw_imitated_absences(present & ~hidden, settings.absence_imitation, self.random)
         data = data.clone()
-        data[draw_modality_dropout(present_modalities(data), self.settings.modality_dropout, self.random)] = 0
+        data[hidden] = 0
         return data
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
@@ -263,6 +278,11 @@ def _respect_thread_limit(device: torch.device) -> None:
         torch.set_num_threads(int(limit))
 
 
+def _is_complete(data: Tensor) -> bool:
+    """Return whether some voxels of every scan of a batch (B, M, *space) tell that it was made, as they mostly do."""
+    return bool((data.flatten(2)[..., ::_GLANCE] != 0).any(-1).all())
+
+
 def draw_modality_dropout(present: Tensor, probability: float, random: np.random.Generator) -> Tensor:
     """Return (B, M) bool: what to drop of the scans `present` (B, M) bool.
 
@@ -277,3 +297,14 @@ def draw_modality_dropout(present: Tensor, probability: float, random: np.random
             subset = int(random.integers(1, 2 ** len(owned) - 1))
             dropped[sample, owned] = torch.tensor([not subset >> bit & 1 for bit in range(len(owned))])
     return dropped
+
+
+def draw_imitated_absences(present: Tensor, probability: float, random: np.random.Generator) -> Tensor:
+    """Return (B, M) bool: what to hide of the scans `present` (B, M) bool.
+
+    With `probability` every sample of the batch loses the scans that the sample before it lacks, unless none was left.
+    """
+    if random.random() >= probability:
+        return torch.zeros_like(present)
+    hidden = present & ~present.roll(1, 0)
+    return hidden & (present & ~hidden).any(1, keepdim=True)

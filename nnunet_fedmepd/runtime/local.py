@@ -23,6 +23,7 @@ from nnunet_fedmepd.federation.state import flatten_coordinator, restore_coordin
 from nnunet_fedmepd.maths.parameters import FilterSubset
 from nnunet_fedmepd.networks.decoder_layers import decoder_layers
 from nnunet_fedmepd.networks.fedmepd_net import SHARED_ENCODER
+from nnunet_fedmepd.runtime.owned_results import are_finished, results_folder
 from nnunet_fedmepd.runtime.preparation import Prepared
 from nnunet_fedmepd.runtime.profiling import Stopwatch
 from nnunet_fedmepd.runtime.progress import turn_line
@@ -95,7 +96,6 @@ class LocalRun:
         self.worker_settings = WorkerSettings(self.federation, folder.path, run_id, prepared.sites, profiles)
         self.rules = aggregation_rules(self.federation, run_id)
         self.participants = participants(self.federation)
-        self._started, self._turns_taken = time.time(), 0
         self._journal = {(line["round"], line["site"]) for line in folder.journal() if "train_loss" in line}
         self._shared_masks: dict[str, Any] = {}
 
@@ -213,7 +213,6 @@ class LocalRun:
             self.folder.append_journal({"round": current.number, "site": site, "refused": error.reason})
 
     def _report(self, number: int, site: str, result: TurnResult) -> None:
-        self._turns_taken += not result.was_done
         report = {**result.report, "bytes_sent": len(result.message or b"")}
         if (number, site) not in self._journal:
             self._journal.add((number, site))
@@ -228,6 +227,11 @@ class LocalRun:
         trained = {site for _, site in self._journal}
         names = [p.name for p in self.participants if p.name in trained]
         written: dict[str, str] = {}
+        were_complete = self._are_complete(names)
+
+        def tell_whose_are_left() -> None:
+            if not were_complete:  # else the run stays finished, even if this is interrupted
+                self._write_status("ending", self.federation.rounds, _others(names, written))
 
         def finish(sites: list[str]) -> dict[str, Missed]:
             missed: dict[str, Missed] = {}
@@ -237,20 +241,29 @@ class LocalRun:
                 else:
                     LOG.info("model of %s: %s", site, result)
                     written[site] = result
-                    self._write_status("ending", self.federation.rounds, _others(names, written))
+                    tell_whose_are_left()
             return missed
 
         validates = self.federation.training_settings(TrainingSettings()).final_validation
         validation = ", each with nnU-Net's validation" if validates else ""
         LOG.info("all rounds are done; writing the models of %s%s", ", ".join(names), validation)
         self.observer.models_begin()
-        self._write_status("ending", self.federation.rounds, names)
+        tell_whose_are_left()
         if missed := self._patiently("the end of the run", names, finish, lambda: False):
             raise SitesMissingError(
                 f"All rounds are done, but these sites did not write their models: {named(missed)}. Start the run "
                 "again when they are back."
             )
         self._write_status("finished", self.federation.rounds, [], written)
+
+    def _are_complete(self, names: Sequence[str]) -> bool:
+        """Return whether these sites are on this machine and their models are written."""
+        settings = self.worker_settings
+        return all(
+            name in settings.sites
+            and are_finished(results_folder(settings.sites[name].dataset, self.federation), settings.run_id)
+            for name in names
+        )
 
     def _restored(self) -> CoordinatorState:
         newest = self.folder.coordinator.newest()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from nnunetv2.paths import nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.federation.storage import write_atomically
+from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
+from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
+from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
+from nnunet_fedmepd.nnunet_plugin.trainer import OWNER
 from nnunet_fedmepd.runtime.run_folder import RunError, read_json
 
-# In a fold's results folder: which run its models are from.
-OWNER = "federated_run.json"
+_CHECKPOINTS = "checkpoint_*.pth"
 
 
 def results_folder(dataset: str, federation: Federation) -> Path:
@@ -27,17 +33,30 @@ def results_folder(dataset: str, federation: Federation) -> Path:
 def claim_results(federation: Federation, datasets: Sequence[str], run_id: str, overwrite: bool) -> None:
     """Mark nnU-Net's results folders of datasets as this run's.
 
+    With `overwrite` models of another training are removed from them, and models of other folds, whose plans are
+    replaced, count no longer as those of the run that they are from.
+
     Raises:
-        RunError: some hold models of another training, and `overwrite` is false; all are listed.
+        RunError: some hold models of another training, or lie beside folds that were trained by other plans, and
+            `overwrite` is false; all are listed.
     """
     folders = [results_folder(dataset, federation) for dataset in datasets]
     foreign = [folder for folder in folders if _is_foreign(folder, run_id)]
-    if foreign and not overwrite:
+    unplanned = [fold for dataset in datasets for fold in _folds_by_other_plans(dataset, federation)]
+    if (foreign or unplanned) and not overwrite:
         raise RunError(
-            "These folders hold models of another training, which this run would replace:\n  "
-            + "\n  ".join(map(str, foreign))
-            + "\nPass --overwrite to replace them, or set nnUNet_results to another folder."
+            _listed("These folders hold models of another training, which this run would replace", foreign)
+            + _listed(
+                "These folders hold models of other folds, trained by other plans. nnU-Net keeps one plans.json for "
+                "all folds: this run would replace it, and they could not be used any more",
+                unplanned,
+            )
+            + "Pass --overwrite to give them up, or set nnUNet_results to another folder."
         )
+    for checkpoint in [file for folder in foreign for file in folder.glob(_CHECKPOINTS)]:
+        checkpoint.unlink()  # the run may not write all of them again, and would seem to have trained the others
+    for fold in unplanned:
+        (fold / OWNER).unlink(missing_ok=True)
     for folder in folders:
         if not is_owned(folder, run_id):
             _write_owner(folder, run_id, federation, finished=False)
@@ -71,4 +90,29 @@ def _write_owner(folder: Path, run_id: str, federation: Federation, finished: bo
 
 
 def _is_foreign(folder: Path, run_id: str) -> bool:
-    return not is_owned(folder, run_id) and any(folder.glob("checkpoint_*.pth"))
+    return not is_owned(folder, run_id) and any(folder.glob(_CHECKPOINTS))
+
+
+def _folds_by_other_plans(dataset: str, federation: Federation) -> list[Path]:
+    """Return the results folders of a dataset's other folds with models that this run's plans do not fit."""
+    own, planning = results_folder(dataset, federation), federation.planning
+    others = [fold for fold in sorted(own.parent.glob("fold_*")) if fold != own and any(fold.glob(_CHECKPOINTS))]
+    shared = own.parent / "plans.json"
+    if not others or not shared.is_file():
+        return []
+    planned = Path(str(nnUNet_preprocessed)) / dataset / f"{plans_name_of(planning.planner)}.json"
+    found, new = read_json(shared), plans_for_run(read_json(planned), federation)
+    same = _of_models(found, planning.configuration) == _of_models(new, planning.configuration)
+    return [] if same else others
+
+
+def _of_models(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Return what of plans a model depends on, once it is trained; what they do not say of its network is added."""
+    general = {k: v for k, v in plans.items() if k not in ("configurations", "continue_training", SECTION)}
+    chosen = dict(PlansManager(dict(plans)).get_configuration(configuration).configuration)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(FedMEPDNet).parameters.items()}
+    return {**general, **chosen, "architecture": {**defaults, **chosen["architecture"]["arch_kwargs"]}}
+
+
+def _listed(what: str, folders: Sequence[Path]) -> str:
+    return "".join([f"{what}:\n", *(f"  {folder}\n" for folder in folders)]) if folders else ""
