@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 from rich.console import Console
 
+from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.loading import load_federation, parse_federation
 from nnunet_fedmepd.config.methods import parse_methods
 from nnunet_fedmepd.errors import ConfigurationError
@@ -50,15 +52,13 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_fedmepd.runtime.evaluating import Predicting
 
     console = Console(soft_wrap=True, highlight=False)
-    federation = load_federation(args.file).on(args.devices, args.workers)
-    if args.rounds is not None:
-        federation = federation.shortened(args.rounds)
-    if args.fold is not None:
-        file = federation.model_dump()
-        federation = parse_federation({**file, "run": {**file["run"], "fold": args.fold}}, "--fold")
+    if args.pooled_factor < 1:
+        raise ConfigurationError(f"--pooled-factor {args.pooled_factor}: expected 1 or more.")
+    adapt = functools.partial(_adapted, args)
+    federation = adapt(load_federation(args.file))
     if args.drop_small and federation.run.fold == "all":
         raise ConfigurationError("--drop-small chooses its limits on validation cases: give a fold, such as --fold 0.")
-    methods, out = parse_methods(args.methods, federation), args.out.resolve()
+    methods, out = parse_methods(args.methods, federation, adapt), args.out.resolve()
     baseline = _baseline(args.baseline, [method.name for method in methods])
     scoring = Scoring(Predicting(devices_of_workers(federation.run)[0], args.mirroring), args.drop_small)
     comparison = Comparison(methods, _seeds(args.seeds), out, scoring, args.pooled_factor, console)
@@ -76,6 +76,17 @@ def run(args: argparse.Namespace) -> int:
     figure = draw_comparison(results, comparison.table.with_suffix(".png"), remark)
     console.print(f"every score: {comparison.table}\nfigure: {figure}")
     return 0
+
+
+def _adapted(args: argparse.Namespace, federation: Federation) -> Federation:
+    """Return a federation with the devices, rounds and fold that were asked for."""
+    federation = federation.on(args.devices, args.workers)
+    if args.rounds is not None:
+        federation = federation.shortened(args.rounds)
+    if args.fold is not None:
+        file = federation.model_dump()
+        federation = parse_federation({**file, "run": {**file["run"], "fold": args.fold}}, "--fold")
+    return federation
 
 
 def _baseline(asked: str | None, names: list[str]) -> str:

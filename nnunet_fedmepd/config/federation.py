@@ -245,17 +245,25 @@ class Federation(Table):
         return replace(planned, **{**self.training, "num_epochs": epochs})
 
     def as_variant(self, variant: str) -> Federation:
-        """Return the same federation with a variant of the method: all switches that any variant sets are its own.
-
-        Anchors stay off where leads are protected.
+        """Return the same federation with a variant of the method (see `variant_file`).
 
         Raises:
             ConfigurationError: the variant cannot be run with these sites.
         """
-        method = {"variant": variant, **without_switches(self.method.model_dump())}
+        return self._changed(f"variant {variant}", **self.variant_file(variant))
+
+    def variant_file(self, variant: str) -> dict[str, Any]:
+        """Return the file of the same federation with a variant of the method, before it is checked.
+
+        All switches that any variant sets are the variant's own, but for the file's own variant, which stays as the
+        file has it. Anchors stay off where leads are protected.
+        """
+        method = self.method.model_dump()
+        if variant != self.method.variant:
+            method = {"variant": variant, **without_switches(method)}
         if self.method.privacy is not None and self.method.privacy.protect_leads:
             method["anchors"] = False
-        return self._changed(f"variant {variant}", name=f"{self.name}_{variant}", method=method)
+        return {**self.model_dump(), "name": f"{self.name}_{variant}", "method": method}
 
     def shortened(self, rounds: int) -> Federation:
         """Return the same federation with another number of rounds, to try it.

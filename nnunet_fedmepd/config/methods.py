@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,20 @@ class Method:
     pooled: bool = False
 
 
-def parse_methods(text: str, federation: Federation) -> list[Method]:
+def parse_methods(
+    text: str, federation: Federation, adapt: Callable[[Federation], Federation] = lambda other: other
+) -> list[Method]:
     """Return the methods of a list such as `local,fedmepd,pooled`.
+
+    Args:
+        text: the list.
+        federation: that the methods are variants of.
+        adapt: changes other files as `federation` was changed after it was read.
 
     Raises:
         ConfigurationError: a method is unknown, named twice, or does not fit the federation.
     """
-    methods = [_parse(word.strip(), federation) for word in text.split(",") if word.strip()]
+    methods = [_parse(word.strip(), federation, adapt) for word in text.split(",") if word.strip()]
     names = [method.name.casefold() for method in methods]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(f"Methods are named twice: {', '.join(doubled)}. Give each a name: NAME=METHOD.")
@@ -64,22 +71,28 @@ def parse_methods(text: str, federation: Federation) -> list[Method]:
     return methods
 
 
-def _parse(word: str, federation: Federation) -> Method:
+def _parse(word: str, federation: Federation, adapt: Callable[[Federation], Federation]) -> Method:
     named = _NAMED.fullmatch(word)
     name, what = (named["name"], named["what"]) if named else (_FOLDER.sub("_", word), word)
     if _FOLDER.search(name):
         raise ConfigurationError(f"Method {word!r}: {name!r} cannot be a folder's name; expected letters and digits.")
     if what.endswith(".toml"):
-        return Method(name, _same_sites(load_federation(what), federation, what))
+        return Method(name, _same_sites(_adapted(load_federation(what), what, adapt), federation, what))
     variant, *changes = what.split(":")
     if variant not in (*VARIANTS, POOLED):
         raise ConfigurationError(f"Unknown method {variant!r} in {word!r}; expected one of {_known()}.")
-    base = federation.as_variant("local" if variant == POOLED else variant)
-    return Method(name, _changed(base, changes, word), variant == POOLED)
+    file = federation.variant_file("local" if variant == POOLED else variant)
+    return Method(name, _changed(file, changes, word), variant == POOLED)
 
 
-def _changed(federation: Federation, changes: Sequence[str], word: str) -> Federation:
-    file: dict[str, Any] = federation.model_dump()
+def _adapted(other: Federation, file: str, adapt: Callable[[Federation], Federation]) -> Federation:
+    try:
+        return adapt(other)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def _changed(file: dict[str, Any], changes: Sequence[str], word: str) -> Federation:
     for change in changes:
         key, equals, value = change.partition("=")
         *tables, last = key.split(".")

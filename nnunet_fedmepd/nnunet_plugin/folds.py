@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -19,10 +19,17 @@ _SEED = 12345
 
 @dataclass(frozen=True)
 class Fold:
-    """The cases of a fold; with the fold `all` both are all cases."""
+    """The cases of a fold.
+
+    Attributes:
+        train: that are trained on.
+        val: that choose the model; with the fold `all` both are all cases.
+        left_out: preprocessed cases that are in neither.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def find_fold(dataset: Path, data: Path, fold: int | str) -> Fold:
@@ -39,26 +46,50 @@ def find_fold(dataset: Path, data: Path, fold: int | str) -> Fold:
     cases = sorted(infer_dataset_class(str(data)).get_identifiers(str(data)))
     if fold == "all":
         return Fold(tuple(cases), tuple(cases))
-    splits = _splits(dataset / "splits_final.json", cases)
-    if int(fold) >= len(splits):
+    file = splits_file(dataset)
+    chosen = read_fold(file, int(fold)) if file.is_file() else _nnunets_fold(file, cases, int(fold))
+    named = set(chosen.train + chosen.val)
+    if not chosen.train or not chosen.val or named - set(cases):
         raise ConfigurationError(
-            f"{dataset / 'splits_final.json'} has no fold {fold}, only 0 to {len(splits) - 1}. Correct run.fold."
+            f"Fold {fold} of {file} is not usable: expected at least one case under train and one under val, each of "
+            f"them preprocessed in {data}. Correct the file, or choose another run.fold."
         )
-    chosen = Fold(tuple(splits[int(fold)]["train"]), tuple(splits[int(fold)]["val"]))
-    if not chosen.train or not chosen.val or set(chosen.train + chosen.val) - set(cases):
-        raise ConfigurationError(
-            f"Fold {fold} of {dataset / 'splits_final.json'} is not usable: expected at least one case under train and "
-            f"one under val, each of them preprocessed in {data}."
-        )
-    return chosen
+    return replace(chosen, left_out=tuple(case for case in cases if case not in named))
 
 
-def _splits(file: Path, cases: Sequence[str]) -> list[dict[str, list[str]]]:
-    if file.is_file():
-        return json.loads(file.read_text("utf-8"))
+def splits_file(dataset: Path) -> Path:
+    """Return where the folds of a dataset in nnUNet_preprocessed are, once some were given or trained."""
+    return dataset / "splits_final.json"
+
+
+def read_fold(file: Path, fold: int) -> Fold:
+    """Return a fold of a `splits_final.json` as it stands there.
+
+    Raises:
+        ConfigurationError: the file is damaged, or has no such fold.
+    """
+    try:
+        splits = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{file} is no valid JSON: {error}. Restore it, or remove it: nnU-Net then divides the cases itself."
+        ) from None
+    if isinstance(splits, list) and fold >= len(splits):
+        raise ConfigurationError(f"{file} has no fold {fold}, only 0 to {len(splits) - 1}. Correct run.fold.")
+    try:
+        return Fold(tuple(map(str, splits[fold]["train"])), tuple(map(str, splits[fold]["val"])))
+    except (KeyError, TypeError):
+        raise ConfigurationError(
+            f"Fold {fold} of {file} cannot be read: expected a list of folds, each with the lists `train` and `val`. "
+            "Correct the file."
+        ) from None
+
+
+def _nnunets_fold(file: Path, cases: Sequence[str], fold: int) -> Fold:
     if len(cases) < N_FOLDS:
         raise ConfigurationError(
             f"{len(cases)} training cases cannot be divided into nnU-Net's {N_FOLDS} folds. Say which cases are for "
             f"validation (split 'val' in the table for `fedmepd convert --split`, or {file}), or set run.fold = 'all'."
         )
-    return generate_crossval_split(list(cases), seed=_SEED, n_splits=N_FOLDS)
+    split = generate_crossval_split(list(cases), seed=_SEED, n_splits=N_FOLDS)[fold]
+    return Fold(tuple(map(str, split["train"])), tuple(map(str, split["val"])))

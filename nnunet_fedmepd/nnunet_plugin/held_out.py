@@ -14,6 +14,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError
 from nnunet_fedmepd.modalities import ModalityVocabulary
+from nnunet_fedmepd.nnunet_plugin.folds import Fold, read_fold, splits_file
 from nnunet_fedmepd.nnunet_plugin.modality_plan import owned_modalities
 from nnunet_fedmepd.nnunet_plugin.preprocessor import check_image_files
 from nnunet_fedmepd.nnunet_plugin.raw_dataset import open_raw_dataset
@@ -91,25 +92,43 @@ def find_validation_cases(dataset: str, vocabulary: ModalityVocabulary, fold: in
         fold: of nnU-Net.
 
     Raises:
-        ConfigurationError: the dataset is not in nnUNet_raw, or has no splits yet.
+        ConfigurationError: the dataset is not in nnUNet_raw, has no splits yet, or they are damaged.
         DatasetError: the splits name a case that the dataset does not have.
     """
-    file = Path(str(nnUNet_preprocessed)) / dataset / "splits_final.json"
+    if not nnUNet_preprocessed.is_set():
+        raise ConfigurationError("The environment variable nnUNet_preprocessed is not set; the splits lie there.")
+    file = splits_file(Path(str(nnUNet_preprocessed)) / dataset)
     if not file.is_file():
         raise ConfigurationError(f"{file} does not exist: no fold of {dataset} was ever trained.")
+    return validation_cases(dataset, vocabulary, read_fold(file, fold))
+
+
+def validation_cases(dataset: str, vocabulary: ModalityVocabulary, fold: Fold) -> HeldOut:
+    """Return the training cases that a known fold leaves out for model choice.
+
+    Args:
+        dataset: full nnU-Net name.
+        vocabulary: the federation's modalities.
+        fold: of the dataset.
+
+    Raises:
+        ConfigurationError: the dataset is not in nnUNet_raw.
+        DatasetError: the fold names a case that the dataset does not have.
+    """
     raw = open_raw_dataset(dataset, vocabulary)
-    ending, chosen = raw.description["file_ending"], json.loads(file.read_text())[fold]["val"]
-    if unknown := sorted(set(chosen) - set(raw.cases)):
+    ending = raw.description["file_ending"]
+    if unknown := sorted(set(fold.val) - set(raw.cases)):
         raise DatasetError(
             "The splits name a case that the dataset does not have",
             case=unknown[0],
-            file=file,
-            remedy=f"remove the file, and splits_final.json in {raw.folder} if there is one",
+            file=raw.folder,
+            remedy=f"add the case, or correct {splits_file(raw.preprocessed)}, and splits_final.json in {raw.folder} "
+            "if there is one",
         )
     cases = tuple(
         _case(name, [Path(image) for image in files.images], raw.modalities, ending, Path(files.label))
         for name, files in sorted(raw.cases.items())
-        if name in chosen
+        if name in fold.val
     )
     return HeldOut(cases, (), raw.description)
 

@@ -25,6 +25,7 @@ from nnunet_fedmepd.evaluation.comparison import TrialScore, write_comparison
 from nnunet_fedmepd.evaluation.convergence import CurvePoint, write_curves
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder
 from nnunet_fedmepd.nnunet_plugin.environment import environment
+from nnunet_fedmepd.nnunet_plugin.held_out import HeldOut, validation_cases
 from nnunet_fedmepd.nnunet_plugin.prediction import TrainedModel
 from nnunet_fedmepd.runtime.dropping import evaluate_without_small
 from nnunet_fedmepd.runtime.evaluating import Predicting, evaluate_sites
@@ -102,7 +103,7 @@ class Comparison:
         self.trials = [Trial(m, seed, out / m.name / f"seed_{seed}") for seed in seeds for m in methods]
         first = methods[0].federation
         self._held_out = find_held_out(first, "test")
-        self._validation = find_held_out(first, "val") if scoring.drop_small else {}
+        self._validation = _validation_cases(first) if scoring.drop_small else {}
         self.checkpoints = ("final",) if first.run.fold == "all" else ("final", "best")
 
     @property
@@ -209,6 +210,15 @@ class Comparison:
             return evaluate_sites(targets, folder, predicting, self._console)
         validation = [SiteModel(site, model, self._validation[site]) for site, model in models.items()]
         return evaluate_without_small(targets, validation, folder, predicting, self._console)
+
+
+def _validation_cases(federation: Federation) -> dict[str, HeldOut]:
+    """Return the validation cases of every site, also where nnU-Net has yet to write its folds down."""
+    prepared = prepare(federation)
+    return {
+        site: validation_cases(files.dataset, federation.vocabulary, prepared.folds[site])
+        for site, files in prepared.sites.items()
+    }
 
 
 @contextmanager

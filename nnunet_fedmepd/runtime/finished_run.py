@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.config.loading import parse_federation
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOut, find_test_cases, find_validation_cases
 from nnunet_fedmepd.nnunet_plugin.prediction import TrainedModel
 from nnunet_fedmepd.runtime.owned_results import is_owned, results_folder
-from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, read_json
+from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def open_finished_run(path: Path) -> FinishedRun:
     """Return a run that has ended.
 
     Raises:
+        ConfigurationError: this version cannot read the federation that was run.
         RunError: there is no run, or it has not ended.
     """
     status = RunFolder(path).status()
@@ -133,8 +134,8 @@ def open_finished_run(path: Path) -> FinishedRun:
             f"The run in {path} has not ended: round {status['round']} of {status['rounds']}. Wait for it, or start "
             "`fedmepd run` with the same arguments again: it goes on where it was."
         )
-    known: dict[str, Any] = read_json(path / "run.json")
-    federation = Federation.model_validate(known["identity"]["federation"])
+    known = RunFolder(path).started_with()
+    federation = parse_federation(known["identity"]["federation"], str(path / "run.json"))
     folders = status["results"]
     results = {site.name: Path(folders[site.name]) for site in federation.site if site.name in folders}
     return FinishedRun(path, known["run_id"], federation, results)

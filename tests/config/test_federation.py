@@ -92,6 +92,15 @@ def test_a_variant_that_the_sites_cannot_run_is_refused():
         parse_federation(file, "file.toml").as_variant("fedmepd")
 
 
+def test_the_files_own_variant_keeps_the_switches_of_the_file():
+    file = changed("method", anchors=False, decoder="personal")
+    file["site"][0]["lead"] = False
+    federation = parse_federation(file, "file.toml")
+    own = federation.as_variant("fedmepd")
+    assert (own.name, own.method) == ("hospitals_fedmepd", federation.method)
+    assert federation.as_variant("fedavg").method.decoder == "shared"
+
+
 def test_a_site_is_found_by_its_name():
     federation = parse_federation(GOOD, "file.toml")
     assert federation.site_named("b").dataset == "Dataset502_B"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nnunet_fedmepd.config.loading import load_federation, recipe
+from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.config.loading import load_federation, parse_federation, recipe
 from nnunet_fedmepd.config.methods import parse_methods
 from nnunet_fedmepd.errors import ConfigurationError
 
@@ -37,6 +38,18 @@ def test_values_of_the_file_are_changed_and_the_method_is_named_after_them() -> 
     assert (named.name, named.federation.rounds, named.federation.method.anchors) == ("one", 2, True)
 
 
+def test_changes_are_made_before_a_variant_is_checked_so_that_no_site_need_lead() -> None:
+    file = DEMO.model_dump()
+    sites = [{**site, "lead": False} for site in file["site"]]
+    alone = parse_federation({**file, "site": sites, "method": {"anchors": False}}, "no lead")
+    text = "local,fedavg,fedmepd,fedmema:method.anchors=false,personal=fedmepd:method.decoder=personal,pooled"
+    methods = {method.name: method.federation.method for method in parse_methods(text, alone)}
+    assert not any(method.anchors for method in methods.values())
+    assert methods["fedmema_method.anchors_false"].decoder == methods["personal"].decoder == "personal"
+    with pytest.raises(ConfigurationError, match=r"'fedmema' has 1 mistake:\n  method.anchors: .* no site leads"):
+        parse_methods("fedmema", alone)
+
+
 def test_another_file_may_be_compared_if_it_is_about_the_same_data(tmp_path) -> None:
     text = recipe("demo").read_text()
     (tmp_path / "same.toml").write_text(text.replace("rounds = 8", "rounds = 3"))
@@ -52,6 +65,19 @@ def test_the_same_sites_may_have_other_parts_in_another_file(tmp_path) -> None:
     (tmp_path / "late.toml").write_text(text)
     (late,) = parse_methods(f"late={tmp_path / 'late.toml'}", DEMO)
     assert late.federation.site_named("CBICA").absent_rounds == (1, 2)
+
+
+def test_what_is_asked_of_every_method_is_asked_of_another_file_as_well(tmp_path) -> None:
+    def asked(federation: Federation) -> Federation:
+        return federation.shortened(2).on(["cpu"], 3)
+
+    file = tmp_path / "other.toml"
+    file.write_text(recipe("demo").read_text())
+    for method in parse_methods(f"local,other={file}", asked(DEMO), asked):
+        assert (method.federation.rounds, method.federation.run.workers) == (2, 3)
+    file.write_text(recipe("demo").read_text().replace('name = "CBICA"', 'name = "CBICA"\nabsent_rounds = [3]'))
+    with pytest.raises(ConfigurationError, match=r"(?s)other\.toml: 2 rounds has 1 mistake.*\[3\] are no rounds"):
+        parse_methods(f"other={file}", asked(DEMO), asked)
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,15 @@ def preprocessed(dataset: Path, n_cases: int) -> Path:
 def test_given_splits_are_taken_and_all_is_everything(tmp_path):
     data = preprocessed(tmp_path, 3)
     (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["case2"], "val": ["case0"]}]))
-    assert find_fold(tmp_path, data, 0) == Fold(("case2",), ("case0",))
-    assert find_fold(tmp_path, data, "all").train == ("case0", "case1", "case2")
+    assert find_fold(tmp_path, data, 0) == Fold(("case2",), ("case0",), left_out=("case1",))
+    assert find_fold(tmp_path, data, "all") == Fold(("case0", "case1", "case2"), ("case0", "case1", "case2"))
 
 
 def test_without_given_splits_the_folds_are_those_that_nnunet_will_make(tmp_path):
     fold = find_fold(tmp_path, preprocessed(tmp_path, 10), 3)
     assert fold.val == ("case1", "case8")  # what nnU-Net 2.8.1 chose for ten cases of these names
     assert len(fold.train) == 8
+    assert fold.left_out == ()
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,18 @@ def test_a_fold_that_cannot_be_trained_is_refused(tmp_path, splits, fold, messag
         (tmp_path / "splits_final.json").write_text(json.dumps(splits))
     with pytest.raises(ConfigurationError, match=message):
         find_fold(tmp_path, data, fold)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"train": ["case0"], "val": ["ca', r"splits_final\.json is no valid JSON"),
+        ('[{"train": ["case0"]}]', r"Fold 0 of .*splits_final\.json cannot be read: expected .*`train` and `val`"),
+        ('[["case0"]]', r"Fold 0 of .*splits_final\.json cannot be read"),
+        ('{"train": ["case0"], "val": ["case1"]}', r"Fold 0 of .*splits_final\.json cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_splits_is_named(tmp_path, content, message):
+    (tmp_path / "splits_final.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=message):
+        find_fold(tmp_path, preprocessed(tmp_path, 4), 0)

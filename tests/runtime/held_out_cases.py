@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.nnunet_plugin.small_dataset import SmallDataset, write_case, write_image
@@ -27,7 +27,12 @@ def hold_out_cases() -> None:
         cases = sorted(file.name.removesuffix(".nii.gz") for file in (dataset(site).raw / "labelsTr").iterdir())
         split = json.dumps([{"train": cases[1:], "val": cases[:1]}])
         (dataset(site).preprocessed / "splits_final.json").write_text(split)
-    for site, n_cases in N_TEST_CASES.items():
+    hold_out_test_cases(N_TEST_CASES)
+
+
+def hold_out_test_cases(numbers: Mapping[str, int]) -> None:
+    """Give sites so many test cases."""
+    for site, n_cases in numbers.items():
         _write_test_cases(dataset(site), OWNED[site], n_cases)
 
 

@@ -1,4 +1,4 @@
-"""Federations of a few tiny datasets, planned site by site with one topology, and run in this process."""
+"""Federations of a few tiny datasets, planned together, and run in this process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from nnunetv2.paths import nnUNet_results
 from rich.console import Console
 
-from nnunet_fedmepd.config.federation import Federation
+from nnunet_fedmepd.config.federation import Federation, PlanningTable
+from nnunet_fedmepd.runtime.planning import plan_together
 from nnunet_fedmepd.runtime.running import run_federation
-from tests.nnunet_plugin.small_dataset import BRATS, make_dataset, prepare
+from tests.nnunet_plugin.small_dataset import BRATS, make_dataset
 
 Owned = Mapping[str, tuple[str, ...]]
 OWNED: Owned = {"lead": BRATS, "a": ("T1ce",), "b": ("T2", "FLAIR")}
@@ -22,11 +23,13 @@ CONSOLE = Console(quiet=True)
 UNROUNDED = {"codec": "none"}  # a [method] by which updates are sent as they are
 
 
-def make_datasets(owned: Owned = OWNED) -> None:
-    """Write, plan and preprocess one dataset per site; all have one shape, hence one plan."""
+def make_datasets(owned: Owned = OWNED, n_cases: int = 2) -> None:
+    """Write, plan and preprocess one dataset per site, of `n_cases` cases and one more at every site."""
+    for i, (name, modalities) in enumerate(owned.items()):
+        make_dataset(f"Dataset{500 + i}_{name}", modalities, n_cases=n_cases + i)
+    planning = PlanningTable(planner="FedMEPDTinyPlanner", gpu_memory_gb=0.02)
     with mock.patch.dict(os.environ, nnUNet_n_proc_DA="1"):  # nnU-Net's planner cannot plan with 0
-        for i, (name, modalities) in enumerate(owned.items()):
-            prepare(make_dataset(f"Dataset{500 + i}_{name}", modalities, n_cases=2 + i))
+        plan_together(small_federation(owned=owned).model_copy(update={"planning": planning}), CONSOLE)
 
 
 def small_federation(rounds: int = 2, owned: Owned = OWNED, **changes: Any) -> Federation:

@@ -17,8 +17,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_fedmepd.cli import main
 from nnunet_fedmepd.runtime.running import run_federation
-from tests.runtime.held_out_cases import N_TEST_CASES, copy_folders, dataset, hold_out_cases
-from tests.runtime.small_federation import CONSOLE, OWNED, small_federation
+from tests.nnunet_plugin.small_dataset import BRATS
+from tests.runtime.held_out_cases import N_TEST_CASES, copy_folders, dataset, hold_out_cases, hold_out_test_cases
+from tests.runtime.small_federation import CONSOLE, OWNED, make_datasets, small_federation
 from tests.runtime.test_commands import FILE
 
 ROUNDS, STEPS = 2, 2
@@ -120,6 +121,31 @@ def test_methods_are_compared_without_small_components_on_the_same_models(compar
     assert "small components dropped" in capsys.readouterr().out
 
 
+def test_limits_are_chosen_on_nnunets_own_folds_of_data_that_were_never_trained_on(nnunet_paths, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    make_datasets({"lead": BRATS}, n_cases=5)
+    hold_out_test_cases({"lead": 1})
+    head, _, rest = FILE.format(rounds=1).partition('[[site]]\nname = "a"')
+    (tmp_path / "small.toml").write_text(head + "[planning]" + rest.partition("[planning]")[2])
+    command = ["compare", str(tmp_path / "small.toml"), "--out", str(tmp_path / "out"), "--fold", "0", "--drop-small"]
+    assert main([*command, "--methods", "local"]) == 0
+    (split, *_) = json.loads((dataset("lead").preprocessed / "splits_final.json").read_text())  # made by the training
+    (table,) = (tmp_path / "out").rglob("evaluation/final_val/cases.csv")
+    with table.open(newline="") as file:
+        assert sorted({row["case"] for row in csv.DictReader(file)}) == sorted(split["val"])
+
+
+def test_another_file_is_compared_with_the_same_fold_and_rounds(compared, capsys):
+    other = compared / "other.toml"
+    other.write_text((compared / "small.toml").read_text().replace(f"rounds = {ROUNDS}", "rounds = 9"))
+    command = ["compare", str(compared / "small.toml"), "--out", str(compared / "out"), "--fold", "0"]
+    assert main([*command, "--rounds", "1", "--methods", f"fedavg,other={other}"]) == 0  # the files' fold is `all`
+    for method in ("fedavg", "other"):
+        known = json.loads((compared / "out" / method / "seed_1" / "run" / "run.json").read_text())
+        assert known["identity"]["federation"]["rounds"] == 1
+        assert known["identity"]["federation"]["run"]["fold"] == 0
+
+
 def test_limits_need_validation_cases(compared, capsys):
     command = ["compare", str(compared / "small.toml"), "--out", str(compared / "out"), "--show"]
     assert main([*command, "--methods", METHODS[0], "--drop-small"]) == 2  # the file's fold is `all`
@@ -195,6 +221,7 @@ def test_changed_settings_do_not_mix_with_what_was_trained_before(compared, caps
         (("--seeds", "1,1"), "a seed is named twice"),
         (("--seeds", "one"), "expected whole numbers"),
         (("--fold", "7"), "there is no fold 7"),
+        (("--pooled-factor", "0"), "--pooled-factor 0: expected 1 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_told_before_anything_is_trained(compared, capsys, options, message):

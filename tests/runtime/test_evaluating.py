@@ -253,6 +253,20 @@ def test_a_federation_that_holds_out_nothing_is_an_error(ended, capsys):
     assert "No site has cases to evaluate on" in capsys.readouterr().err
 
 
+def test_splits_that_were_cut_off_are_named(ended, capsys):
+    file = dataset("b").preprocessed / "splits_final.json"
+    file.write_text(file.read_text()[:20])
+    assert main(["evaluate", str(ended.run), "--split", "val"]) == 2
+    assert f"{file} is no valid JSON" in capsys.readouterr().err
+
+
+def test_a_key_that_this_version_does_not_know_is_told_in_the_words_of_the_file(ended, capsys):
+    file = ended.run / "run.json"
+    file.write_text(file.read_text().replace('"lead_share"', '"share_of_lead"'))
+    assert main(["evaluate", str(ended.run)]) == 2
+    assert f"{file} has 1 mistake:\n  method.share_of_lead: unknown key" in capsys.readouterr().err
+
+
 def test_a_run_that_has_not_ended_is_not_evaluated(ended, capsys):
     file = ended.run / "status.json"
     file.write_text(file.read_text().replace('"finished"', '"running"'))

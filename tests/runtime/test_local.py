@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ import torch
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.federation.storage import StateFileError
 from nnunet_fedmepd.runtime.local import LocalRun, NoObserver
-from nnunet_fedmepd.runtime.preparation import prepare
+from nnunet_fedmepd.runtime.preparation import default_run_folder, prepare
 from nnunet_fedmepd.runtime.run_folder import RunError, RunFolder, flat_differences
 from nnunet_fedmepd.runtime.running import identity, run_federation
 from nnunet_fedmepd.runtime.workers import Missed, WorkerSettings, start_workers
-from tests.nnunet_plugin.small_dataset import BRATS
+from tests.nnunet_plugin.small_dataset import BRATS, SmallDataset
+from tests.runtime.held_out_cases import hold_out_cases
 from tests.runtime.small_federation import (
     CONSOLE,
     alike,
@@ -246,6 +248,63 @@ def test_changed_plans_are_refused(datasets, tmp_path):
         run(small_federation(), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("fold", "edit", "place"),
+    [
+        (0, lambda site: split(site, ["case1"], ["case2"]), r"data\.a\.fold: "),
+        ("all", lambda site: [file.unlink() for file in site.preprocessed.rglob("case2*.*")], r"data\.a\.fold: "),
+        ("all", lambda site: append(site.preprocessed / "dataset.json", "\n"), r"data\.a\.dataset\.json: "),
+    ],
+    ids=["other splits", "another case", "another description"],
+)
+def test_changed_data_are_refused(datasets, tmp_path, fold, edit, place):
+    hold_out_cases()
+    federation = small_federation(1, run={"fold": fold})
+    run_federation(federation, tmp_path / "run", CONSOLE)
+    run_federation(federation, tmp_path / "run", CONSOLE)
+    edit(SmallDataset("Dataset501_a"))
+    with pytest.raises(RunError, match=place):
+        run_federation(federation, tmp_path / "run", CONSOLE)
+
+
+def split(site: SmallDataset, train: list[str], val: list[str]) -> None:
+    (site.preprocessed / "splits_final.json").write_text(json.dumps([{"train": train, "val": val}]))
+
+
+def append(file: Path, text: str) -> None:
+    file.write_text(file.read_text() + text)
+
+
+def test_a_run_of_a_version_that_did_not_write_down_its_data_goes_on(datasets, tmp_path):
+    weights = run(small_federation(), tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    known = json.loads(file.read_text())
+    del known["identity"]["data"]
+    file.write_text(json.dumps(known))
+    assert alike(weights, run(small_federation(), tmp_path / "run"))
+
+
+def test_cases_that_are_in_neither_part_of_a_fold_are_told_and_the_run_goes_on(datasets, tmp_path):
+    hold_out_cases()
+    split(SmallDataset("Dataset502_b"), ["case0"], ["case2"])
+    run_federation(small_federation(1, run={"fold": 0}), tmp_path / "run", CONSOLE)
+    (told,) = (line for line in (tmp_path / "run" / "federation.log").read_text().splitlines() if "WARNING" in line)
+    file = SmallDataset("Dataset502_b").preprocessed / "splits_final.json"
+    assert f"site b: 2 of 4 preprocessed cases are in neither part of fold 0 of {file}" in told
+    assert "case1, case3" in told
+
+
+def test_without_a_folder_for_models_nothing_is_trained_and_the_variable_is_named(datasets, tmp_path, monkeypatch):
+    monkeypatch.delenv("nnUNet_results")
+    for start in (
+        lambda: run_federation(small_federation(), tmp_path / "run", CONSOLE),
+        lambda: default_run_folder(small_federation()),
+    ):
+        with pytest.raises(ConfigurationError, match=r"nnUNet_results is not set; set it to the folder for the models"):
+            start()
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_devices_and_more_workers_may_go_on_with_a_run(datasets, tmp_path):
     weights = run(small_federation(), tmp_path / "run")
     assert alike(weights, run(small_federation(run={"workers": 2}), tmp_path / "run"))
@@ -279,15 +338,6 @@ def test_settings_from_the_environment_are_refused_and_where_they_belong_is_told
     with pytest.raises(ConfigurationError, match=r"FEDMEPD_INITIAL_LR: .*write the settings under \[training\]"):
         run(small_federation(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_sites_whose_plans_give_different_networks_are_refused(datasets, tmp_path):
-    file = datasets.preprocessed / "Dataset502_b" / "FedMEPDTinyPlans.json"
-    plans = json.loads(file.read_text())
-    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"][0] = 4
-    file.write_text(json.dumps(plans))
-    with pytest.raises(ConfigurationError, match="site 'b': its plans give another network"):
-        run(small_federation(), tmp_path / "run")
 
 
 def test_the_journal_has_one_line_per_site_and_round_and_the_status_says_finished(datasets, tmp_path):
