@@ -30,6 +30,7 @@ class TrainingOutput(NamedTuple):
     region_maps: list[Tensor]  # per scale (B, H, *space) logits
     auxiliary: Tensor | None  # (B, M, H, *space of its scale) logits; None outside training
     fused: list[Tensor]  # per scale (B, C, *space), detached
+    present: Tensor  # (B, M) bool: the scans that were made; M as in auxiliary
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,9 @@ class FedMEPDNet(nn.Module):
         decoded = self.decoder(features, present, self.calibrations)
         if not self.decoder.deep_supervision:
             return decoded.segmentation
-        auxiliary = None
-        if self.training:
-            # A blank channel teaches the auxiliary decoder nothing: its output there is a constant.
-            auxiliary = self.auxiliary(features) * _expand(present, features[0].ndim)
-        return TrainingOutput(decoded.segmentation, decoded.region_maps, auxiliary, [f.detach() for f in decoded.fused])
+        auxiliary = self.auxiliary(features) if self.training else None
+        fused = [scale.detach() for scale in decoded.fused]
+        return TrainingOutput(decoded.segmentation, decoded.region_maps, auxiliary, fused, present)
 
     def _encode(self, images: Tensor, present: Tensor) -> list[Tensor]:
         inputs = [images] if self.shared_encoder else images.split(1, 1)

@@ -18,10 +18,12 @@ _NO_LABEL = -100  # no voxel has it; torch's own
 class FedMEPDLoss(nn.Module):
     """loss(fused) + sum_s region_weights[s] loss(region map s) + auxiliary_weight * mean_m loss(auxiliary of m).
 
+    The last mean is over the scans that were made: an absent one teaches the auxiliary decoder nothing.
+
     Args:
         loss: takes logits (B, H, *space) and nnU-Net's target (B, T, *space).
         region_weights: one per scale, high to low resolution; 0 leaves a scale out.
-        auxiliary_weight: of the mean over the owned modalities.
+        auxiliary_weight: of the mean over the samples' scans.
     """
 
     def __init__(self, loss: Loss, region_weights: Sequence[float], auxiliary_weight: float) -> None:
@@ -36,12 +38,12 @@ class FedMEPDLoss(nn.Module):
             if weight:
                 total = total + weight * self.loss(region_map, target)
         if output.auxiliary is not None and self.auxiliary_weight:
-            total = total + self.auxiliary_weight * self._auxiliary(output.auxiliary, targets)
+            total = total + self.auxiliary_weight * self._auxiliary(output.auxiliary, output.present, targets)
         return total
 
-    def _auxiliary(self, logits: Tensor, targets: Sequence[Tensor]) -> Tensor:
+    def _auxiliary(self, logits: Tensor, present: Tensor, targets: Sequence[Tensor]) -> Tensor:
         target = next(target for target in targets if target.shape[2:] == logits.shape[3:])
-        return self.loss(logits.flatten(0, 1), target.repeat_interleave(logits.shape[1], 0))
+        return self.loss(logits[present], target.repeat_interleave(present.sum(1), 0))
 
 
 def region_scale_weights(n_scales: int) -> list[float]:

@@ -19,7 +19,8 @@ def mean_logit(logits, target):
 
 def output(auxiliary=None):
     maps = [torch.full((1, 2, 4, 4), 10.0), torch.full((1, 2, 2, 2), 100.0), torch.full((1, 2, 1, 1), 7.0)]
-    return TrainingOutput(torch.ones(1, 2, 4, 4), maps, auxiliary, [])
+    n_scans = 1 if auxiliary is None else auxiliary.shape[1]
+    return TrainingOutput(torch.ones(1, 2, 4, 4), maps, auxiliary, [], torch.ones(1, n_scans, dtype=torch.bool))
 
 
 TARGETS = [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)]
@@ -52,9 +53,24 @@ def test_every_modality_of_a_sample_is_compared_to_that_samples_target():
     seen = []
     maps = [torch.zeros(2, 2, 4, 4)]
     FedMEPDLoss(lambda logits, target: seen.append(target) or logits.sum(), [0.0], 1.0)(
-        TrainingOutput(torch.zeros(2, 2, 4, 4), maps, auxiliary, []), targets
+        TrainingOutput(torch.zeros(2, 2, 4, 4), maps, auxiliary, [], torch.ones(2, 3, dtype=torch.bool)), targets
     )
     assert seen[-1][:, 0, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_scan_that_was_not_made_does_not_count_in_the_auxiliary_term():
+    auxiliary = torch.stack([torch.full((2, 2, 4, 4), 2.0), torch.full((2, 2, 4, 4), 5.0)], 1)
+    targets = [torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)]
+    present = torch.tensor([[True, False], [True, True]])
+    seen = []
+
+    def loss(logits, target):
+        seen.append(target)
+        return logits.mean()
+
+    output = TrainingOutput(torch.zeros(2, 2, 4, 4), [torch.zeros(2, 2, 4, 4)], auxiliary, [], present)
+    assert FedMEPDLoss(loss, [0.0], 1.0)(output, targets) == (2 + 2 + 5) / 3
+    assert seen[-1][:, 0, 0, 0].tolist() == [1, 2, 2]
 
 
 def test_the_region_map_of_every_scale_is_taught_and_the_weights_sum_to_one():

@@ -13,7 +13,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError, ModalityError, UnsupportedError
 from nnunet_fedmepd.nnunet_plugin.registration import register
-from nnunet_fedmepd.nnunet_plugin.trainer import draw_modality_dropout
+from nnunet_fedmepd.nnunet_plugin.trainer import draw_imitated_absences, draw_modality_dropout
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
 from tests.nnunet_plugin.small_dataset import PLAIN_LABELS, SHAPE, make_dataset, prepare, write_case
 
@@ -313,6 +313,30 @@ def test_modality_dropout_blanks_channels_in_training(lead, monkeypatch):
     train_epoch(trainer)
     assert all((~(images != 0).flatten(2).any(-1)).any(1).all() for images in seen)
     assert not trainer.bare_network.calibrations[0].valid.any(), "incomplete samples give no anchors"
+
+
+def test_a_sample_loses_what_another_of_its_batch_lacks_but_never_all():
+    present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
+    hidden = draw_imitated_absences(present, 1.0, np.random.default_rng(0))
+    assert hidden.tolist() == [[True, False, True], [False, False, False], [False, False, False]]
+    struck = [draw_imitated_absences(present, 0.5, np.random.default_rng(seed)).any() for seed in range(400)]
+    assert 160 < sum(struck) < 240
+
+
+@pytest.mark.parametrize(("blank", "hides"), [({"case1": ["T2"]}, True), ({}, False)])
+def test_absences_are_imitated_where_scans_are_missing_only(monkeypatch, blank, hides):
+    monkeypatch.setenv("FEDMEPD_ABSENCE_IMITATION", "1")
+    trainer = prepare(make_dataset("Dataset001_lead", blank=blank)).trainer()
+    trainer.on_train_start()
+    seen = []
+    trainer.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    before = trainer.random.bit_generator.state
+    for _ in range(8):
+        train_epoch(trainer)
+    lacks = [(~(images != 0).flatten(2).any(-1)).tolist() for images in seen]
+    assert any(rows[0][2] for rows in lacks) == hides
+    assert all(rows[0] == rows[1] for rows in lacks), "both samples of a batch lack the same"
+    assert (trainer.random.bit_generator.state != before) == hides
 
 
 def test_a_model_refuses_an_image_with_other_channels(lead):
