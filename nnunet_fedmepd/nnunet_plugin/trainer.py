@@ -199,13 +199,13 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def _hide_scans(self, data: Tensor) -> Tensor:
         """Blank scans of some samples, as the settings say; at least one scan that was made stays."""
-        settings, complete = self.settings, _is_complete(data)
-        if settings.modality_dropout == 0 and (complete or settings.absence_imitation == 0):
+        dropout, imitation = self.settings.modality_dropout, self.settings.absence_imitation
+        if not dropout and (not imitation or _is_complete(data)):
             return data
         present = present_modalities(data)
-        hidden = draw_modality_dropout(present, settings.modality_dropout, self.random)
-        if not complete:
-            hidden |= draw_imitated_absences(present & ~hidden, settings.absence_imitation, self.random)
+        hidden = draw_modality_dropout(present, dropout, self.random)
+        if not present.all():
+            hidden |= draw_imitated_absences(present & ~hidden, imitation, self.random)
         data = data.clone()
         data[hidden] = 0
         return data
