@@ -88,8 +88,12 @@ def _first_spawned(run: subprocess.Popen) -> set[int]:
     until = time.monotonic() + 600
     while time.monotonic() < until:
         assert run.poll() is None, "it has ended"
-        children = psutil.Process(run.pid).children()
-        if spawned := {child.pid for child in children if any("spawn_main" in word for word in child.cmdline())}:
+        spawned = set()
+        for child in psutil.Process(run.pid).children():
+            with contextlib.suppress(psutil.Error):  # it has ended
+                if any("spawn_main" in word for word in child.cmdline()):
+                    spawned.add(child.pid)
+        if spawned:
             return spawned
         time.sleep(0.01)
     raise AssertionError("no worker processes were seen")
