@@ -54,11 +54,13 @@ def _keys(args: argparse.Namespace, console: Console) -> int:
 def _check(args: argparse.Namespace, console: Console) -> int:
     from nnunet_fedmepd.deployment.checks import check_data, check_site_files, check_way
     from nnunet_fedmepd.deployment.starting import write_site_configuration
+    from nnunet_fedmepd.nnunet_plugin.site_cases import check_site_cases
 
     kit = _load(args.kit)
     check_site_files(kit, console.print)
     console.print(f"Site {kit.site}: its keys and certificates belong together.", markup=False)
     dataset = check_data(kit)
+    check_site_cases(dataset, min(8, os.cpu_count() or 1))
     modalities = ", ".join(dataset.modalities)
     console.print(
         f"{dataset.name}: {len(dataset.cases)} cases with {modalities} fit the federation file.", markup=False

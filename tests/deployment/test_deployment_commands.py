@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'")
@@ -12,7 +13,9 @@ pytest.importorskip("flwr", reason="needs the extra: pip install '.[deployment]'
 from nnunet_fedmepd.cli import EXIT_ERROR, main
 from nnunet_fedmepd.commands import deployment_extra
 from nnunet_fedmepd.errors import ConfigurationError
+from tests.conftest import NnunetPaths
 from tests.deployment import made_kits
+from tests.nnunet_plugin.small_dataset import SHAPE, make_dataset, write_image
 
 
 def test_init_tells_what_to_do_with_each_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +53,21 @@ def test_a_site_whose_data_are_not_there_does_not_join(tmp_path: Path, capsys: p
         assert main(["site", action, str(kits / "sites" / "county")]) == EXIT_ERROR
         assert "501" in capsys.readouterr().err
     assert not (kits / "sites" / "county" / "logs").exists()
+
+
+def test_a_site_s_label_maps_are_read_before_it_joins(
+    nnunet_paths: NnunetPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = make_dataset("Dataset501_Own", ["T2", "FLAIR"])
+    label = dataset.raw / "labelsTr" / "case1.nii.gz"
+    write_image(label, np.full(SHAPE, 9))
+    kit = made_kits.make(tmp_path) / "sites" / "county"
+    folders = {"nnunet_raw": nnunet_paths.raw, "nnunet_preprocessed": nnunet_paths.preprocessed}
+    made_kits.write_site_toml(kit, tmp_path, **{name: str(folder) for name, folder in folders.items()})
+    assert main(["site", "check", str(kit)]) == EXIT_ERROR
+    told = capsys.readouterr().err
+    assert "values that dataset.json does not declare" in told
+    assert str(label) in told
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
