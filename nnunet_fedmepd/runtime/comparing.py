@@ -146,6 +146,10 @@ class Comparison:
     def _curves_of(self, trial: Trial) -> list[CurvePoint]:
         """Return the curves of every site, or of the pool that stands for it."""
         pool_of = dict(self._pools(trial).pool_of) if trial.method.pooled else {}
+        with nnunet_folders(nnUNet_results=trial.folder / "nnUNet_results"):
+            return self._points(trial, pool_of)
+
+    def _points(self, trial: Trial, pool_of: Mapping[str, str]) -> list[CurvePoint]:
         ended, turns = open_finished_run(trial.run), RunFolder(trial.run).journal()
         points = []
         for site in trial.federation.site:

@@ -87,6 +87,16 @@ def test_a_curve_counts_the_rounds_that_a_site_took_part_in_once_each(compared):
     assert sorted(steps) == sorted([("b", STEPS), *others])
 
 
+def test_a_comparison_that_was_moved_is_shown_whole(compared):
+    curves = (compared / "out" / "curves.csv").read_text()
+    for file in (compared / "out").rglob("status.json"):
+        status = json.loads(file.read_text())
+        file.write_text(json.dumps(status | {"results": dict.fromkeys(status["results"], "/gone/fold_0")}))
+    (compared / "out" / "curves.csv").unlink()
+    assert compare(compared, "--show") == 0
+    assert (compared / "out" / "curves.csv").read_text() == curves
+
+
 def test_every_method_is_scored_on_every_test_case_at_the_end_and_at_its_best(compared):
     scores = rows(compared)
     expected = {
