@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nnunet_fedmepd import __version__
 from nnunet_fedmepd.config.federation import Federation, SiteTable
+from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.deployment.calls import Calls
 from nnunet_fedmepd.deployment.received_plans import check_architecture
 from nnunet_fedmepd.deployment.requests import Join, Joined, PlannedNetwork
@@ -71,6 +72,7 @@ def prepared_by(federation: Federation, joined: Mapping[str, Joined]) -> Prepare
         {},
         _first_model(federation, first, next(iter(joined.values())).terms),
         {name: own.digest for name, own in networks.items()},
+        federation.training_settings(TrainingSettings()),  # what sites' plans say of them stays there
     )
 
 

@@ -30,4 +30,4 @@ def open_own_model(kit: SiteKit) -> FinishedRun:
         )
     run_id = str(read_json(folder / OWNER)["run_id"])
     alone = federation.model_copy(update={"site": (table,)})
-    return FinishedRun(kit.state_folder / run_id, run_id, alone, {kit.site: folder})
+    return FinishedRun(kit.state_folder / run_id, run_id, alone, {kit.site: folder}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,10 @@ class Fold:
     train: tuple[str, ...]
     val: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the cases that are trained on and that choose the model, in their order."""
+        return hashlib.sha256(json.dumps([self.train, self.val]).encode()).hexdigest()
 
 
 def find_fold(dataset: Path, data: Path, fold: int | str) -> Fold:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.config.loading import parse_federation
 from nnunet_fedmepd.errors import ConfigurationError
+from nnunet_fedmepd.nnunet_plugin.folds import read_fold, splits_file
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOut, find_test_cases, find_validation_cases
 from nnunet_fedmepd.nnunet_plugin.prediction import TrainedModel
 from nnunet_fedmepd.runtime.owned_results import is_owned, results_folder
@@ -42,12 +43,14 @@ class FinishedRun:
         run_id: its id.
         federation: the file that it was started with.
         results: site -> folder of its fold in nnU-Net's results, as it was when the run ended.
+        folds: site -> digest of the cases of its fold, as they were when the run began; over a network none.
     """
 
     path: Path
     run_id: str
     federation: Federation
     results: Mapping[str, Path]
+    folds: Mapping[str, str]
 
     def site_models(self, checkpoint: str, split: str) -> list[SiteModel]:
         """Return every trained site's model and held-out cases.
@@ -58,10 +61,13 @@ class FinishedRun:
 
         Raises:
             ConfigurationError: there are no validation cases, a dataset is not in nnUNet_raw, or nobody holds out any.
-            RunError: a model is gone, or replaced by that of another run.
+            RunError: the folds are not those of the training any more; a model is gone, or replaced by that of another
+                run.
         """
         if checkpoint == "best" or split == "val":
             self._check_validation(checkpoint)
+        if split == "val":
+            self._check_folds()
         held_out = find_held_out(self.federation, split)
         return [SiteModel(site, self.model(site, checkpoint), held_out[site]) for site in self.results]
 
@@ -98,6 +104,17 @@ class FinishedRun:
                 "the final checkpoint on test cases, or train with run.fold = 0: a table for `fedmepd convert --split` "
                 "may say which cases are for validation (split 'val'); otherwise nnU-Net takes a fifth of 5 or more."
             )
+
+    def _check_folds(self) -> None:
+        """Check that what is called validation cases now was not trained on."""
+        fold = int(self.federation.run.fold)
+        for site, digest in self.folds.items():
+            file = splits_file(Path(str(nnUNet_preprocessed)) / full_name(self.federation.site_named(site).dataset))
+            if file.is_file() and read_fold(file, fold).digest() != digest:
+                raise RunError(
+                    f"Fold {fold} of {file} is not the one that site {site!r} was trained with: its validation cases "
+                    "may be cases that it was trained on. Restore the file, or run the federation again."
+                )
 
 
 def find_held_out(federation: Federation, split: str) -> dict[str, HeldOut]:
@@ -138,7 +155,8 @@ def open_finished_run(path: Path) -> FinishedRun:
     federation = parse_federation(known["identity"]["federation"], str(path / "run.json"))
     folders = status["results"]
     results = {site.name: Path(folders[site.name]) for site in federation.site if site.name in folders}
-    return FinishedRun(path, known["run_id"], federation, results)
+    folds = {site: data["fold"] for site, data in known["identity"].get("data", {}).items()}
+    return FinishedRun(path, known["run_id"], federation, results, folds)
 
 
 def full_name(dataset: int | str) -> str:

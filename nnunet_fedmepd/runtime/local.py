@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from nnunet_fedmepd.config.federation import Federation
-from nnunet_fedmepd.config.training import TrainingSettings
 from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.federation.admission import Limits, UpdateRefusedError
 from nnunet_fedmepd.federation.coordinator import CoordinatorState, Round, Rules
@@ -92,7 +91,7 @@ class LocalRun:
     ) -> None:
         self.start, self.wait_limit_seconds = start, wait_limit_seconds
         self.federation, self.folder, self.observer = prepared.federation, folder, observer
-        self.first_model = prepared.model
+        self.first_model, self.settings = prepared.model, prepared.settings
         self.worker_settings = WorkerSettings(self.federation, folder.path, run_id, prepared.sites, profiles)
         self.rules = aggregation_rules(self.federation, run_id)
         self.participants = participants(self.federation)
@@ -244,8 +243,7 @@ class LocalRun:
                     tell_whose_are_left()
             return missed
 
-        validates = self.federation.training_settings(TrainingSettings()).final_validation
-        validation = ", each with nnU-Net's validation" if validates else ""
+        validation = ", each with nnU-Net's validation" if self.settings.final_validation else ""
         LOG.info("all rounds are done; writing the models of %s%s", ", ".join(names), validation)
         self.observer.models_begin()
         tell_whose_are_left()

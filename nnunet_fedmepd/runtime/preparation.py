@@ -48,6 +48,7 @@ class Prepared:
         sites: site -> its files.
         model: the first model.
         plan_digests: site -> SHA-256 of its plans: a run that is resumed must find the same ones.
+        settings: of the training, as the first site's plans and the file have them.
         folds: site -> the cases of its fold; over a network only the site itself knows them.
     """
 
@@ -55,6 +56,7 @@ class Prepared:
     sites: Mapping[str, SiteFiles]
     model: Model
     plan_digests: Mapping[str, str]
+    settings: TrainingSettings
     folds: Mapping[str, Fold] = field(default_factory=dict)
 
 
@@ -66,6 +68,7 @@ class _PlannedSite:
     plans: Mapping[str, Any]
     description: Mapping[str, Any]
     modalities: tuple[str, ...]
+    settings: TrainingSettings
     fold: Fold
 
 
@@ -100,6 +103,7 @@ def prepare(federation: Federation) -> Prepared:
         {name: own.files for name, own in planned.items()},
         Model(start.encoders, start.decoder, start.groups, start.anchor_shapes),
         {name: hashlib.sha256(own.files.plans.read_bytes()).hexdigest() for name, own in planned.items()},
+        federation.training_settings(first.settings),
         {name: own.fold for name, own in planned.items()},
     )
 
@@ -173,7 +177,7 @@ def _planned_site(site: SiteTable, federation: Federation) -> _PlannedSite:
     fold = check_site_files(files, federation)
     plans, description = _read(files.plans), _read(files.dataset_json)
     try:
-        TrainingSettings.from_plans(plans, environment={})
+        settings = TrainingSettings.from_plans(plans, environment={})
     except ConfigurationError as error:
         raise ConfigurationError(f"{files.plans}: {error}") from None
     canonical = federation.vocabulary.canonical
@@ -189,7 +193,7 @@ def _planned_site(site: SiteTable, federation: Federation) -> _PlannedSite:
             f"{files.plans} has the channels {list(planned)}, but those of {files.dataset_json} are {list(owned)}"
         )
     _check_stated(site, owned, files, federation)
-    return _PlannedSite(files, plans, description, owned, fold)
+    return _PlannedSite(files, plans, description, owned, settings, fold)
 
 
 def _check_stated(site: SiteTable, owned: tuple[str, ...], files: SiteFiles, federation: Federation) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from nnunet_fedmepd.config.federation import Federation
-from nnunet_fedmepd.config.training import TrainingSettings, overriding_variables
+from nnunet_fedmepd.config.training import overriding_variables
 from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.nnunet_plugin.folds import splits_file
 from nnunet_fedmepd.runtime.local import LocalRun, participants
@@ -52,9 +51,9 @@ def run_federation(
         _warn_of_cases_left_out(prepared)
         own = [prepared.sites[p.name].dataset for p in participants(prepared.federation)]
         claim_results(prepared.federation, own, run_id, overwrite)
-        steps = prepared.federation.training_settings(TrainingSettings()).num_iterations_per_epoch
         n_turns = len(participants(prepared.federation))
-        progress = RunProgress(console, federation.rounds, n_turns, steps * federation.epochs_per_round)
+        steps = federation.epochs_per_round * prepared.settings.num_iterations_per_epoch
+        progress = RunProgress(console, federation.rounds, n_turns, steps)
         with progress.bar:
             LocalRun(prepared, run_id, run_folder, progress, profiles).run()
         if profiles:
@@ -98,7 +97,7 @@ def _data_digests(prepared: Prepared) -> dict[str, dict[str, str]]:
     """Return site -> SHA-256 of the cases of its fold, in their order, and of its dataset.json."""
     return {
         site: {
-            "fold": hashlib.sha256(json.dumps([fold.train, fold.val]).encode()).hexdigest(),
+            "fold": fold.digest(),
             "dataset.json": hashlib.sha256(prepared.sites[site].dataset_json.read_bytes()).hexdigest(),
         }
         for site, fold in prepared.folds.items()

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--best", action="store_true", help="at each one's plateau, not at the end of training")
     parser.add_argument("--sites", action="store_true", help="site by site")
     args = parser.parse_args()
-    table = Table("topic", "changed", "seeds", "where", "Dice", "points", "of seeds", "p", box=MARKDOWN)
+    table = Table("topic", "changed", "seeds", "where", "Dice", "± seeds", "points", "of seeds", "p", box=MARKDOWN)
     with (RESULTS / "differences.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -71,17 +71,15 @@ def main() -> None:
 
 
 def _cells(result: Result) -> list[str]:
-    if math.isnan(result.gain):
-        return [str(result.n_seeds), result.site, f"{result.dice.mean:.3f}", "-", "-", "-"]
     gains = [f"{100 * gain:+.1f}" for gain in result.seed_gains]
-    p_value = "<0.001" if result.p_value < 0.001 else f"{result.p_value:.2g}"
     return [
         str(len(gains)),
         result.site,
         f"{result.dice.mean:.3f}",
+        "" if math.isnan(result.seed_deviation) else f"{100 * result.seed_deviation:.1f}",
         f"{100 * result.gain:+.1f}",
         " ".join(gains),
-        p_value,
+        "<0.001" if result.p_value < 0.001 else f"{result.p_value:.2g}",
     ]
 
 

@@ -231,6 +231,15 @@ def test_limits_are_not_tried_on_the_cases_that_chose_them(ended, capsys):
     assert "are no measure of them" in capsys.readouterr().err
 
 
+def test_validation_cases_that_were_trained_on_are_not_evaluated(ended, capsys):
+    file = dataset("b").preprocessed / "splits_final.json"
+    (fold,) = json.loads(file.read_text())
+    file.write_text(json.dumps([{"train": fold["val"], "val": fold["train"]}]))
+    for options in (("--split", "val"), ("--drop-small",)):
+        assert main(["evaluate", str(ended.run), "--device", "cpu", *options]) == 2
+        assert f"{file} is not the one that site 'b' was trained with" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_limits_need_validation_cases(ended, capsys):
     file = ended.run / "run.json"
     file.write_text(file.read_text().replace('"fold": 0', '"fold": "all"'))

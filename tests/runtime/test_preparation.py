@@ -49,6 +49,14 @@ def test_sites_that_were_planned_together_are_prepared(datasets):
     assert prepared.folds["a"].train == ("case0", "case1", "case2")
 
 
+def test_progress_and_log_go_by_the_settings_in_the_plans_where_the_file_is_silent(datasets):
+    federation = small_federation()
+    silent = federation.model_copy(update={"training": {"num_val_iterations_per_epoch": 1}})
+    edit(federation.site[0].name, PLANS, lambda plans: plans["fedmepd"]["training"].update(num_iterations_per_epoch=7))
+    assert prepare(silent).settings.num_iterations_per_epoch == 7
+    assert prepare(federation).settings.num_iterations_per_epoch == federation.training["num_iterations_per_epoch"]
+
+
 @pytest.mark.parametrize(
     "modalities",
     [("T1", "T1ce", "T2", "FLAIR", "PET"), ("T1ce", "T1", "T2", "FLAIR"), ("T1", "Gd", "T2", "FLAIR")],
