@@ -44,7 +44,7 @@ def site_cases(dataset: RawDataset, n_threads: int = 1, advance: Callable[[], No
 
 
 def check_site_cases(dataset: RawDataset, n_threads: int = 1, advance: Callable[[], None] = lambda: None) -> None:
-    """Check a site's cases in a fraction of the time that `site_cases` takes: of NIfTI files only label maps are read.
+    """Check a site's cases before `site_cases` reads them: of NIfTI files only label maps and headers are read.
 
     Args:
         dataset: of the site.
