@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from nnunet_fedmepd.nnunet_plugin.losses import (
     region_scale_weights,
 )
 from nnunet_fedmepd.nnunet_plugin.modality_plan import check_channels, planned_vocabulary
+from nnunet_fedmepd.nnunet_plugin.model_plans import differences_between_models, differences_between_networks
 from nnunet_fedmepd.nnunet_plugin.optimizers import FederatedSchedule, build_optimizer
 from nnunet_fedmepd.nnunet_plugin.precision import autocast_for, ready_for_loss
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
@@ -147,9 +149,29 @@ class FedMEPDTrainer(nnUNetTrainer):
         return KeepBlankChannels(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 
     def run_training(self) -> None:
-        """Train as `nnUNetv2_train` does, by itself: models that a federated run left in the folder are replaced."""
+        """Train as `nnUNetv2_train` does, by itself: models that a federated run left in the folder are replaced.
+
+        Raises:
+            ConfigurationError: models that a federated run left in folders of other folds would become unusable.
+        """
+        self._keep_federated_folds()
         Path(self.output_folder, OWNER).unlink(missing_ok=True)
         super().run_training()
+
+    def _keep_federated_folds(self) -> None:
+        own, shared = Path(self.output_folder), Path(self.output_folder_base, "plans.json")
+        others = [file.parent for file in sorted(shared.parent.glob(f"fold_*/{OWNER}")) if file.parent != own]
+        if not others or not shared.is_file():
+            return
+        found = json.loads(shared.read_text())
+        if differences := differences_between_models(found, self.plans_manager.plans, self.configuration_name):
+            raise ConfigurationError(
+                "nnU-Net keeps one plans.json for all folds. This training would replace it, and models that a "
+                "federated run trained by other plans could not be used any more:\n"
+                + "".join(f"  {folder}\n" for folder in others)
+                + "".join(f"  {difference}\n" for difference in differences)
+                + "Set nnUNet_results to another folder, or remove those."
+            )
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -244,10 +266,23 @@ class FedMEPDTrainer(nnUNetTrainer):
         os.replace(filename + ".partial", filename)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Load nnU-Net's checkpoint, and the anchors' state.
+
+        Raises:
+            ConfigurationError: it is of another network than the plans', as a federated run's with switches may be.
+        """
+        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
+        trained_by = checkpoint["init_args"]["plans"]
+        if differences := differences_between_networks(trained_by, self.plans_manager.plans, self.configuration_name):
+            raise ConfigurationError(
+                f"{filename_or_checkpoint} is of another network than that of this dataset's plans:\n"
+                + "".join(f"  {difference}\n" for difference in differences)
+                + "What a federated run trained `fedmepd run` continues, `fedmepd evaluate` scores, and "
+                "`nnUNetv2_predict` uses. For anything else train anew."
+            )
         super().load_checkpoint(filename_or_checkpoint)
-        own = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)["fedmepd"]
-        self.anchor_collector.state = own["anchors"]
-        self.random.bit_generator.state = own["random"]
+        self.anchor_collector.state = checkpoint["fedmepd"]["anchors"]
+        self.random.bit_generator.state = checkpoint["fedmepd"]["random"]
 
 
 def refuse_unsupported(plans: dict, configuration: str) -> None:

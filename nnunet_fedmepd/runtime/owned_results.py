@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_fedmepd.config.federation import Federation
 from nnunet_fedmepd.federation.storage import write_atomically
-from nnunet_fedmepd.networks.fedmepd_net import FedMEPDNet
-from nnunet_fedmepd.nnunet_plugin.modality_plan import SECTION
+from nnunet_fedmepd.nnunet_plugin.model_plans import differences_between_models
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
 from nnunet_fedmepd.nnunet_plugin.trainer import OWNER
@@ -102,16 +98,7 @@ def _folds_by_other_plans(dataset: str, federation: Federation) -> list[Path]:
         return []
     planned = Path(str(nnUNet_preprocessed)) / dataset / f"{plans_name_of(planning.planner)}.json"
     found, new = read_json(shared), plans_for_run(read_json(planned), federation)
-    same = _of_models(found, planning.configuration) == _of_models(new, planning.configuration)
-    return [] if same else others
-
-
-def _of_models(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """Return what of plans a model depends on, once it is trained; what they do not say of its network is added."""
-    general = {k: v for k, v in plans.items() if k not in ("configurations", "continue_training", SECTION)}
-    chosen = dict(PlansManager(dict(plans)).get_configuration(configuration).configuration)
-    defaults = {name: parameter.default for name, parameter in inspect.signature(FedMEPDNet).parameters.items()}
-    return {**general, **chosen, "architecture": {**defaults, **chosen["architecture"]["arch_kwargs"]}}
+    return others if differences_between_models(found, new, planning.configuration) else []
 
 
 def _listed(what: str, folders: Sequence[Path]) -> str:

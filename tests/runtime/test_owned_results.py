@@ -8,6 +8,7 @@ import pytest
 import torch
 from nnunetv2.run.run_training import run_training
 
+from nnunet_fedmepd.errors import ConfigurationError
 from nnunet_fedmepd.nnunet_plugin.prediction import CasePredictor, TrainedModel
 from nnunet_fedmepd.runtime.finished_run import open_finished_run
 from nnunet_fedmepd.runtime.local import LocalRun, NoObserver
@@ -19,6 +20,7 @@ from tests.runtime.held_out_cases import hold_out_cases
 from tests.runtime.small_federation import CONSOLE, alike, checkpoint, results_folder, run, small_federation
 
 CPU = torch.device("cpu")
+CALIBRATION = "calibration: 'off' there, 'residual' here"
 
 
 class Interrupted:
@@ -104,3 +106,22 @@ def test_models_that_nnunets_command_trained_of_another_fold_stay_usable_beside_
     train_alone(monkeypatch)
     run_federation(small_federation(1, run={"fold": 0}), tmp_path, CONSOLE)
     assert CasePredictor(TrainedModel(results_folder("a", 501) / "fold_all", "final"), CPU).modalities == ("T1ce",)
+
+
+def test_nnunets_command_does_not_make_a_runs_models_of_another_fold_unusable(datasets, tmp_path, monkeypatch):
+    hold_out_cases()
+    run_federation(small_federation(1, run={"fold": 0}, method={"variant": "local"}), tmp_path, CONSOLE)
+    plans = results_folder("a", 501) / "plans.json"
+    before = plans.read_bytes()
+    with pytest.raises(ConfigurationError, match=rf"(?s)fold_0.*{CALIBRATION}.*nnUNet_results"):
+        train_alone(monkeypatch)
+    assert plans.read_bytes() == before
+    assert not list(plans.parent.glob("fold_all/checkpoint_*.pth"))
+
+
+def test_nnunets_command_does_not_score_a_runs_model_with_another_network(datasets, tmp_path):
+    hold_out_cases()
+    run_federation(small_federation(1, run={"fold": 0}, method={"variant": "local"}), tmp_path, CONSOLE)
+    dataset = ("Dataset501_a", "3d_fullres", 0, "FedMEPDTrainer", "FedMEPDTinyPlans")
+    with pytest.raises(ConfigurationError, match=rf"(?s)checkpoint_final.pth.*{CALIBRATION}"):
+        run_training(*dataset, only_run_validation=True, device=CPU)
