@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,9 @@ def prepared_by(federation: Federation, joined: Mapping[str, Joined]) -> Prepare
         raise ConfigurationError(
             f"Not planned yet: {', '.join(missing)}. Let the sites plan together: plan = true in the coordinator's kit."
         )
+    if problems := _differing_plans(networks):
+        raise ConfigurationError("The sites were not planned together:\n  " + "\n  ".join(problems))
     first = next(iter(networks.values()))
-    if others := [name for name, own in networks.items() if replace(own, digest=first.digest) != first]:
-        raise ConfigurationError(
-            f"The plans of {', '.join(others)} give another network than those of {next(iter(networks))}; they were "
-            "not planned together."
-        )
     check_architecture(first.architecture)
     sites = [site.model_copy(update={"modalities": joined[site.name].terms.modalities}) for site in federation.site]
     return Prepared(
@@ -109,6 +106,19 @@ def _problem(site: SiteTable, joined: Joined, federation: Federation) -> str | N
     if site.lead and len(owned) < len(canonical):
         return f"site {site.name!r} is to lead, but has only {', '.join(owned)}; a lead owns every modality."
     return None
+
+
+def _differing_plans(networks: Mapping[str, PlannedNetwork]) -> list[str]:
+    """Return whose plans are not those of the sites before it; modalities are compared among their owners."""
+    expected = next(iter(networks.values())).common
+    seen: dict[str, str] = {}
+    problems = []
+    for name, own in networks.items():
+        parts = {part for part in own.common.keys() | expected.keys() if own.common.get(part) != expected.get(part)}
+        parts |= {modality for modality, digest in own.channels.items() if seen.setdefault(modality, digest) != digest}
+        if parts:
+            problems.append(f"site {name!r} has other plans for {', '.join(sorted(parts))}")
+    return problems
 
 
 def _first_model(federation: Federation, planned: PlannedNetwork, terms: SiteTerms) -> Model:

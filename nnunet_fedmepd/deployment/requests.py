@@ -92,13 +92,14 @@ class PlannedNetwork:
     Attributes:
         digest: SHA-256 of the site's plans file.
         architecture: of the plans' configuration, modalities left out.
-        spacing, patch_size: of the configuration.
+        common: SHA-256s of the parts of the plans that are the same at all sites.
+        channels: modality -> SHA-256 of what is the same at all sites that own it.
     """
 
     digest: str
     architecture: dict[str, Any]
-    spacing: tuple[float, ...]
-    patch_size: tuple[int, ...]
+    common: dict[str, str]
+    channels: dict[str, str]
 
 
 @dataclass(frozen=True)

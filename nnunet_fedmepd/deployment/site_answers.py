@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ from nnunet_fedmepd.maths.planning_reports import FirstReport, SecondReport
 from nnunet_fedmepd.nnunet_plugin.planner import plans_name_of
 from nnunet_fedmepd.nnunet_plugin.registration import register
 from nnunet_fedmepd.runtime.owned_results import claim_results
+from nnunet_fedmepd.runtime.planned_site import planned_site, site_files
 from nnunet_fedmepd.runtime.planning import PlanningSite, case_workers, open_site_dataset, planning_resolution
-from nnunet_fedmepd.runtime.preparation import check_site_files, planned_configuration, site_files
 from nnunet_fedmepd.runtime.profiling import NoProfile
 from nnunet_fedmepd.runtime.progress import turn_line
 from nnunet_fedmepd.runtime.site_worker import SiteFiles, SiteWorker
@@ -107,7 +107,14 @@ class SiteAnswers:
 
     def _join(self, request: Join) -> Joined:
         joined = Joined(__version__, self.planning_site.terms(), self._planned())
-        self._tell("to join", [f"version: {joined.version}", *joined.terms.describe(), "the planned network, if any"])
+        self._tell(
+            "to join",
+            [
+                f"version: {joined.version}",
+                *joined.terms.describe(),
+                "the planned network, if any, and digests of the plans",
+            ],
+        )
         return joined
 
     def _report_first(self, request: ReportFirst) -> FirstReport:
@@ -175,21 +182,16 @@ class SiteAnswers:
         return self._worker
 
     def _planned(self) -> PlannedNetwork | None:
-        files = self._files()
         try:
-            check_site_files(files, self.federation)
+            found = planned_site(self.federation.site_named(self.name), self.federation)
         except ConfigurationError as error:
             LOG.info("not planned yet: %s", error)
             return None
-        text = files.plans.read_bytes()
-        configuration = planned_configuration(json.loads(text), self.federation.planning.configuration)
-        architecture = dict(configuration["architecture"])
-        architecture["arch_kwargs"] = {k: v for k, v in architecture["arch_kwargs"].items() if k != "modalities"}
         return PlannedNetwork(
-            hashlib.sha256(text).hexdigest(),
-            architecture,
-            tuple(configuration["spacing"]),
-            tuple(configuration["patch_size"]),
+            found.plans_digest(),
+            found.architecture(),
+            _digests(found.common_content()),
+            _digests(found.channel_contents()),
         )
 
     def _files(self) -> SiteFiles:
@@ -197,6 +199,10 @@ class SiteAnswers:
 
     def _tell(self, when: str, lines: list[str]) -> None:
         LOG.info("what leaves this site %s:\n  %s", when, "\n  ".join(lines))
+
+
+def _digests(contents: Mapping[str, Any]) -> dict[str, str]:
+    return {key: hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() for key, own in contents.items()}
 
 
 def _hand_over(body: bytes) -> HandOver:

@@ -9,7 +9,7 @@ from nnunet_fedmepd.errors import FedMEPDError
 from nnunet_fedmepd.evaluation.report.record import CaseImages
 from nnunet_fedmepd.evaluation.tables import CaseScore, EvaluationFolder
 from nnunet_fedmepd.nnunet_plugin.held_out import HeldOut, find_test_cases, find_validation_cases
-from nnunet_fedmepd.runtime.preparation import site_files
+from nnunet_fedmepd.runtime.planned_site import site_files
 
 
 def evaluated_images(

@@ -20,7 +20,7 @@ from nnunet_fedmepd.federation.tensors import take_list
 from nnunet_fedmepd.modalities import BRATS_LABELS
 from nnunet_fedmepd.runtime.drawn_cases import evaluated_images
 from nnunet_fedmepd.runtime.local import participants
-from nnunet_fedmepd.runtime.preparation import site_files
+from nnunet_fedmepd.runtime.planned_site import site_files
 from nnunet_fedmepd.runtime.run_folder import RunFolder, read_json
 from nnunet_fedmepd.runtime.site_attention import slice_attention
 

@@ -14,7 +14,7 @@ from nnunet_fedmepd.networks.attention import attend, relative_entropy
 from nnunet_fedmepd.nnunet_plugin.example_patch import site_network, tumour_patch
 from nnunet_fedmepd.nnunet_plugin.registration import register
 from nnunet_fedmepd.nnunet_plugin.run_plans import plans_for_run
-from nnunet_fedmepd.runtime.preparation import site_files
+from nnunet_fedmepd.runtime.planned_site import site_files
 from nnunet_fedmepd.runtime.run_folder import RunFolder, read_json
 
 

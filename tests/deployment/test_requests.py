@@ -48,7 +48,7 @@ def test_a_reply_arrives_as_it_was_sent():
         *("train_loss", "pseudo_dice", "seconds", "filters", "shared_filters", "personal", "agreement"),
     }
     terms = SiteTerms(("T1",), {"background": 0, "whole": [1, 2]}, (1, 2), ".nii.gz")
-    joined = Joined("0.1.0", terms, PlannedNetwork("d", {"arch_kwargs": {}}, (1.0, 1.0, 1.5), (16, 16, 16)))
+    joined = Joined("0.1.0", terms, PlannedNetwork("d", {"arch_kwargs": {}}, {"spacing": "e"}, {"T1": "f"}))
     assert decode_reply(encode_reply(joined, FEDERATION, "key"), FEDERATION, "key", Joined) == joined
 
 
