@@ -30,7 +30,6 @@ class TrainingOutput(NamedTuple):
     region_maps: list[Tensor]  # per scale (B, H, *space) logits
     auxiliary: Tensor | None  # (B, M, H, *space of its scale) logits; None outside training
     fused: list[Tensor]  # per scale (B, C, *space), detached
-    present: Tensor  # (B, M) bool: the scans that were made; M as in auxiliary
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class FedMEPDNet(nn.Module):
             return decoded.segmentation
         auxiliary = self.auxiliary(features) if self.training else None
         fused = [scale.detach() for scale in decoded.fused]
-        return TrainingOutput(decoded.segmentation, decoded.region_maps, auxiliary, fused, present)
+        return TrainingOutput(decoded.segmentation, decoded.region_maps, auxiliary, fused)
 
     def _encode(self, images: Tensor, present: Tensor) -> list[Tensor]:
         inputs = [images] if self.shared_encoder else images.split(1, 1)

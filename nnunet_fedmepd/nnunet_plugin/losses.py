@@ -31,19 +31,31 @@ class FedMEPDLoss(nn.Module):
         self.loss = loss
         self.region_weights, self.auxiliary_weight = tuple(region_weights), auxiliary_weight
 
-    def forward(self, output: TrainingOutput, targets: Sequence[Tensor]) -> Tensor:
-        """Return the loss; `targets` run from high to low resolution, one a scale."""
+    def forward(self, output: TrainingOutput, targets: Sequence[Tensor], present: Tensor | None = None) -> Tensor:
+        """Return the loss.
+
+        Args:
+            output: of the network.
+            targets: one a scale, from high to low resolution.
+            present: (B, M) bool on the host, the scans that were made; None: all. Asking the device would make every
+                step wait for it.
+        """
         total = self.loss(output.segmentation, targets[0])
         for weight, region_map, target in zip(self.region_weights, output.region_maps, targets, strict=True):
             if weight:
                 total = total + weight * self.loss(region_map, target)
         if output.auxiliary is not None and self.auxiliary_weight:
-            total = total + self.auxiliary_weight * self._auxiliary(output.auxiliary, output.present, targets)
+            total = total + self.auxiliary_weight * self._auxiliary(output.auxiliary, targets, present)
         return total
 
-    def _auxiliary(self, logits: Tensor, present: Tensor, targets: Sequence[Tensor]) -> Tensor:
+    def _auxiliary(self, logits: Tensor, targets: Sequence[Tensor], present: Tensor | None) -> Tensor:
         target = next(target for target in targets if target.shape[2:] == logits.shape[3:])
-        return self.loss(logits[present], target.repeat_interleave(present.sum(1), 0))
+        n_scans = logits.shape[1]
+        logits = logits.flatten(0, 1)
+        if present is None:
+            return self.loss(logits, target.repeat_interleave(n_scans, 0))
+        made = present.flatten().nonzero()[:, 0].to(logits.device, non_blocking=True)
+        return self.loss(logits[made], target[made // n_scans])
 
 
 def region_scale_weights(n_scales: int) -> list[float]:

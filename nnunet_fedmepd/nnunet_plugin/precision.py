@@ -24,4 +24,4 @@ def ready_for_loss(output: TrainingOutput) -> TrainingOutput:
         return output
     auxiliary = None if output.auxiliary is None else output.auxiliary.float()
     maps, fused = ([tensor.float() for tensor in scales] for scales in (output.region_maps, output.fused))
-    return TrainingOutput(output.segmentation.float(), maps, auxiliary, fused, output.present)
+    return TrainingOutput(output.segmentation.float(), maps, auxiliary, fused)

@@ -195,12 +195,14 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """Train on one batch; returns {'loss': ...} as nnU-Net's trainer does."""
-        data = self._hide_scans(batch["data"]).to(self.device, non_blocking=True)
+        images = self._hide_scans(batch["data"])
+        present = None if _is_complete(images) or self.bare_network.shared_encoder else present_modalities(images)
+        data = images.to(self.device, non_blocking=True)
         target = [scale.to(self.device, non_blocking=True) for scale in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast_for(self.device, self.settings.cpu_bf16):
             output = ready_for_loss(self.network(data))
-            loss = self.loss(output, target)
+            loss = self.loss(output, target, present)
         self._update_weights(loss)
         if self.is_lead:
             complete = present_modalities(data).all(1)

@@ -19,8 +19,7 @@ def mean_logit(logits, target):
 
 def output(auxiliary=None):
     maps = [torch.full((1, 2, 4, 4), 10.0), torch.full((1, 2, 2, 2), 100.0), torch.full((1, 2, 1, 1), 7.0)]
-    n_scans = 1 if auxiliary is None else auxiliary.shape[1]
-    return TrainingOutput(torch.ones(1, 2, 4, 4), maps, auxiliary, [], torch.ones(1, n_scans, dtype=torch.bool))
+    return TrainingOutput(torch.ones(1, 2, 4, 4), maps, auxiliary, [])
 
 
 TARGETS = [torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 1, 1)]
@@ -53,7 +52,7 @@ def test_every_modality_of_a_sample_is_compared_to_that_samples_target():
     seen = []
     maps = [torch.zeros(2, 2, 4, 4)]
     FedMEPDLoss(lambda logits, target: seen.append(target) or logits.sum(), [0.0], 1.0)(
-        TrainingOutput(torch.zeros(2, 2, 4, 4), maps, auxiliary, [], torch.ones(2, 3, dtype=torch.bool)), targets
+        TrainingOutput(torch.zeros(2, 2, 4, 4), maps, auxiliary, []), targets
     )
     assert seen[-1][:, 0, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
 
@@ -68,8 +67,8 @@ def test_a_scan_that_was_not_made_does_not_count_in_the_auxiliary_term():
         seen.append(target)
         return logits.mean()
 
-    output = TrainingOutput(torch.zeros(2, 2, 4, 4), [torch.zeros(2, 2, 4, 4)], auxiliary, [], present)
-    assert FedMEPDLoss(loss, [0.0], 1.0)(output, targets) == (2 + 2 + 5) / 3
+    output = TrainingOutput(torch.zeros(2, 2, 4, 4), [torch.zeros(2, 2, 4, 4)], auxiliary, [])
+    assert FedMEPDLoss(loss, [0.0], 1.0)(output, targets, present) == (2 + 2 + 5) / 3
     assert seen[-1][:, 0, 0, 0].tolist() == [1, 2, 2]
 
 

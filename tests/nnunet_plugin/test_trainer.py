@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from nnunet_fedmepd.errors import ConfigurationError, DatasetError, ModalityError, UnsupportedError
+from nnunet_fedmepd.networks.fedmepd_net import present_modalities
 from nnunet_fedmepd.nnunet_plugin.registration import register
 from nnunet_fedmepd.nnunet_plugin.trainer import draw_imitated_absences, draw_modality_dropout
 from nnunet_fedmepd.nnunet_plugin.transforms import KeepBlankChannels
@@ -344,3 +346,36 @@ def test_a_model_refuses_an_image_with_other_channels(lead):
     trainer.initialize()
     with pytest.raises(DatasetError, match="4 channels: T1, T1ce, T2, FLAIR"):
         trainer.network(torch.zeros(1, 3, 8, 8, 8))
+
+
+@pytest.mark.parametrize("dropout", ["0", "1"])
+@pytest.mark.parametrize("training_loss", ["annealed", "published"])
+def test_a_training_step_reads_nothing_back_from_the_device(lead, monkeypatch, dropout, training_loss):
+    """On the meta device, which has shapes but no values, whatever would make a GPU wait fails."""
+    monkeypatch.setenv("FEDMEPD_MODALITY_DROPOUT", dropout)
+    monkeypatch.setenv("FEDMEPD_LOSS", training_loss)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # meta knows none
+    trainer = lead.trainer()
+    trainer.on_train_start()
+    batches = [next(trainer.dataloader_train) for _ in range(6)]
+    trainer.device = torch.device("meta")
+    trainer.network.to("meta")
+    for batch in batches:
+        assert trainer.train_step(batch)["loss"].is_meta
+    present = [(batch["data"] != 0).flatten(2).any(-1) for batch in batches]
+    assert not torch.stack(present).all(), "some samples lack a scan"
+
+
+@pytest.mark.parametrize("dropout", ["0", "1"])
+def test_the_loss_is_told_which_scans_a_sample_has(lead, monkeypatch, dropout):
+    monkeypatch.setenv("FEDMEPD_MODALITY_DROPOUT", dropout)
+    trainer = lead.trainer()
+    trainer.on_train_start()
+    loss, told, seen = trainer.loss, [], []
+    trainer.loss = lambda output, target, present=None: told.append(present) or loss(output, target, present)
+    trainer.network.register_forward_pre_hook(lambda network, images: seen.append(present_modalities(images[0])))
+    for _ in range(6):
+        trainer.train_step(next(trainer.dataloader_train))
+    assert not torch.stack(seen).all(), "some samples lack a scan"
+    for present, scans in zip(told, seen, strict=True):
+        assert scans.all() if present is None else torch.equal(present, scans)
