@@ -109,10 +109,12 @@ class Demo:
 
     def train(self) -> None:
         """Train every site alone, and all of them in the federation: same plans, steps and seed."""
-        workers = () if _has_gpu() else ("--workers", min(os.cpu_count() or 1, len(self.federation.site)))
         for method in self.size.methods:
-            command = ("fedmepd", "run", self.federation_file, "--variant", VARIANT_OF[method], *workers)
+            command = ("fedmepd", "run", self.federation_file, "--variant", VARIANT_OF[method], *self._workers())
             self._run(*command, "--run", self._run_folder(method), method=method, shown=True)
+
+    def _workers(self) -> tuple[str, ...]:
+        return () if _has_gpu() else ("--workers", str(min(os.cpu_count() or 1, len(self.federation.site))))
 
     def predict(self) -> None:
         """Predict the held-out cases of every site with the models of every method, two sites at a time."""
@@ -144,10 +146,14 @@ class Demo:
         self.console.print(f"picture: {draw_segmentations(cases, self.folder / 'segmentations.png')}")
 
     def show_next_steps(self) -> None:
-        """Say how to look into the federated run."""
+        """Say how to look into the federated run, and how to compare methods on these data."""
         folders = [f"{name}={path}" for name, path in self._folders(FEDERATED).items()]
-        run = self._run_folder(FEDERATED)
-        self.console.print(f"Look closer: export {' '.join(folders)}; fedmepd evaluate {run} && fedmepd report {run}")
+        run, methods = self._run_folder(FEDERATED), ("--methods", "local,fedavg,fedmepd")
+        compare = ("fedmepd", "compare", self.size.recipe, *methods, *self._workers())
+        self.console.print(
+            f"Look closer: export {' '.join(folders)}; fedmepd evaluate {run} && fedmepd report {run}\n"
+            f"Then compare: {shlex.join([*compare, '--out', str(self.folder / 'comparison')])}"
+        )
 
     def _drawn_case(self, site: SiteTable) -> PredictedCase:
         file = min(self._predictions(site, FEDERATED).glob("*.nii.gz")).name
