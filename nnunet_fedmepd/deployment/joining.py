@@ -30,6 +30,7 @@ from nnunet_fedmepd.runtime.preparation import Prepared
 
 LOG = logging.getLogger(__name__)
 _ADAPTER = TypeAdapter(dict[str, Joined])
+_TOLD = 50  # parts of plans, and characters of each: a site chooses what it sends
 
 
 def roll_call(calls: Calls, federation: Federation) -> dict[str, Joined]:
@@ -117,7 +118,8 @@ def _differing_plans(networks: Mapping[str, PlannedNetwork]) -> list[str]:
         parts = {part for part in own.common.keys() | expected.keys() if own.common.get(part) != expected.get(part)}
         parts |= {modality for modality, digest in own.channels.items() if seen.setdefault(modality, digest) != digest}
         if parts:
-            problems.append(f"site {name!r} has other plans for {', '.join(sorted(parts))}")
+            told = ", ".join(part[:_TOLD] for part in sorted(parts)[:_TOLD])
+            problems.append(f"site {name!r} has other plans for {told}")
     return problems
 
 

@@ -55,7 +55,7 @@ class FedMEPDLoss(nn.Module):
         if present is None:
             return self.loss(logits, target.repeat_interleave(n_scans, 0))
         made = present.flatten().nonzero()[:, 0].to(logits.device, non_blocking=True)
-        return self.loss(logits[made], target[made // n_scans])
+        return self.loss(logits.index_select(0, made), target.index_select(0, made // n_scans))
 
 
 def region_scale_weights(n_scales: int) -> list[float]:
