@@ -147,11 +147,11 @@ class Demo:
 
     def show_next_steps(self) -> None:
         """Say how to look into the federated run, and how to compare methods on these data."""
-        folders = [f"{name}={path}" for name, path in self._folders(FEDERATED).items()]
-        run, methods = self._run_folder(FEDERATED), ("--methods", "local,fedavg,fedmepd")
+        folders = shlex.join(f"{name}={path}" for name, path in self._folders(FEDERATED).items())
+        run, methods = shlex.quote(str(self._run_folder(FEDERATED))), ("--methods", "local,fedavg,fedmepd")
         compare = ("fedmepd", "compare", self.size.recipe, *methods, *self._workers())
         self.console.print(
-            f"Look closer: export {' '.join(folders)}; fedmepd evaluate {run} && fedmepd report {run}\n"
+            f"Look closer: export {folders}; fedmepd evaluate {run} && fedmepd report {run}\n"
             f"Then compare: {shlex.join([*compare, '--out', str(self.folder / 'comparison')])}"
         )
 

@@ -195,14 +195,14 @@ class FedMEPDTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """Train on one batch; returns {'loss': ...} as nnU-Net's trainer does."""
-        images = self._hide_scans(batch["data"])
-        present = None if _is_complete(images) or self.bare_network.shared_encoder else present_modalities(images)
+        images, present = self._hide_scans(batch["data"])
         data = images.to(self.device, non_blocking=True)
         target = [scale.to(self.device, non_blocking=True) for scale in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast_for(self.device, self.settings.cpu_bf16):
             output = ready_for_loss(self.network(data))
-            loss = self.loss(output, target, present)
+            # A shared encoder sees one image, whatever scans it is made of.
+            loss = self.loss(output, target, None if self.bare_network.shared_encoder else present)
         self._update_weights(loss)
         if self.is_lead:
             complete = present_modalities(data).all(1)
@@ -221,18 +221,23 @@ class FedMEPDTrainer(nnUNetTrainer):
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _hide_scans(self, data: Tensor) -> Tensor:
-        """Blank scans of some samples, as the settings say; at least one scan that was made stays."""
+    def _hide_scans(self, data: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Blank scans of some samples, as the settings say; at least one scan that was made stays.
+
+        Returns:
+            the batch, and which scans (B, M) bool are left of it; None where all are.
+        """
         dropout, imitation = self.settings.modality_dropout, self.settings.absence_imitation
-        if not dropout and (not imitation or _is_complete(data)):
-            return data
+        if not dropout and _is_complete(data):
+            return data, None
         present = present_modalities(data)
         hidden = draw_modality_dropout(present, dropout, self.random)
         if not present.all():
             hidden |= draw_imitated_absences(present & ~hidden, imitation, self.random)
-        data = data.clone()
-        data[hidden] = 0
-        return data
+        if hidden.any():
+            data = data.clone()
+            data[hidden] = 0
+        return data, present & ~hidden
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         losses = torch.stack([output["loss"] for output in train_outputs]).cpu().numpy()
